@@ -1,0 +1,17 @@
+"""Weights both ways between NNX models and torch's names and layouts, without torch."""
+
+from flaxnets.bridge.convert import BridgeError, load_state_dict, state_dict
+from flaxnets.bridge.files import load, read, save, write
+from flaxnets.bridge.rules import Leaf, register
+
+__all__ = [
+    "BridgeError",
+    "Leaf",
+    "load",
+    "load_state_dict",
+    "read",
+    "register",
+    "save",
+    "state_dict",
+    "write",
+]

@@ -1,0 +1,162 @@
+"""An NNX model's weights as a torch state_dict of NumPy arrays, and back.
+
+Names follow the attributes of the modules, as in torch; `nnx.List`, `nnx.Dict` and
+`nnx.Sequential` count or name their entries as torch's containers do.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+
+from flaxnets.bridge.rules import Leaf, rule
+
+
+class BridgeError(ValueError):
+    """Weights that do not fit a model, or a file that does not hold any; one line says all."""
+
+
+class Entry(NamedTuple):
+    """One weight of a model under both its names."""
+
+    path: tuple[str | int, ...]
+    name: str
+    variable: nnx.Variable
+    leaf: Leaf
+
+
+def modules(model: nnx.Module) -> Iterator[tuple[tuple[str | int, ...], str, nnx.Module]]:
+    """Every module inside a model and itself: Flax path, torch name, module, as defined."""
+    yield from _modules(model, (), ())
+
+
+def _modules(node: Any, path: tuple[str | int, ...], name: tuple[str, ...]) -> Iterator:
+    if isinstance(node, nnx.List):
+        children: Any = list(enumerate(node))
+    elif isinstance(node, nnx.Module):
+        yield path, ".".join(name), node
+        children = [(key, value) for key, value in vars(node).items() if key[:1] != "_"]
+    else:
+        return
+    for key, value in children:
+        transparent = isinstance(node, nnx.Sequential) and key == "layers"
+        yield from _modules(value, (*path, key), name if transparent else (*name, str(key)))
+
+
+def entries(model: nnx.Module) -> list[Entry]:
+    """Every weight of a model, in the order in which it was defined.
+
+    Raises:
+        BridgeError: a layer without a rule holds weights of its own beside those of a rule.
+    """
+    found = []
+    for path, prefix, module in modules(model):
+        own = {key: value for key, value in vars(module).items() if _is_weight(value)}
+        leaves = rule(type(module))
+        if leaves is None:
+            # A network's own bare parameters: torch's name and torch's layout.
+            leaves = tuple(Leaf(key, key) for key in own)
+        for key in own.keys() - {leaf.flax for leaf in leaves}:
+            raise BridgeError(
+                f"the rule of {type(module).__name__} does not name its weight {key!r}; "
+                "register a rule for this class"
+            )
+        for leaf in leaves:
+            if leaf.flax in own:
+                name = f"{prefix}.{leaf.torch}" if prefix else leaf.torch
+                found.append(Entry((*path, leaf.flax), name, own[leaf.flax], leaf))
+    return found
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, nnx.Variable) and not isinstance(value, nnx.RngState)
+
+
+def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
+    """A model's weights under torch's names, in torch's layouts.
+
+    Args:
+        model: any NNX model whose layers the bridge has rules for.
+        values: an `nnx.State` of the model's own paths (gradients, moments of an optimizer)
+            to carry over in place of the weights; weights that it lacks are left out.
+
+    Raises:
+        BridgeError: a layer whose rule does not cover its weights.
+
+    >>> from flaxnets import create
+    >>> {k: v.shape for k, v in state_dict(create("feedforward")).items()}["linear1.weight"]
+    (200, 100)
+    """
+    given = None if values is None else dict(nnx.to_flat_state(values))
+    state = {}
+    for entry in entries(model):
+        if given is None:
+            value = entry.variable[...]
+        elif entry.path in given:
+            held = given[entry.path]
+            value = held[...] if isinstance(held, nnx.Variable) else held
+        else:
+            continue
+        state[entry.name] = _arrange(np.asarray(value), entry.leaf.to_torch())
+    return state
+
+
+def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
+    """Put weights with torch's names and layouts into a model, in place.
+
+    Args:
+        model: any NNX model whose layers the bridge has rules for.
+        state: arrays by torch name; torch's own tensors will do. All of the model's weights
+            and nothing else, each with the model's dtype.
+
+    Raises:
+        BridgeError: with every missing and unexpected name and every wrong shape and dtype;
+            the model is then as it was.
+
+    >>> from flaxnets import create
+    >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
+    """
+    arrays = {name: as_numpy(value) for name, value in state.items()}
+    wanted = {entry.name: entry for entry in entries(model)}
+    findings = []
+    for name in wanted.keys() - arrays.keys():
+        findings.append(f"missing {name}")
+    for name in arrays.keys() - wanted.keys():
+        near = difflib.get_close_matches(name, sorted(wanted.keys() - arrays.keys()), n=1)
+        findings.append(f"unexpected {name}" + (f" (near {near[0]})" if near else ""))
+    ready = {}
+    for name in wanted.keys() & arrays.keys():
+        entry, array = wanted[name], arrays[name]
+        target = entry.variable[...]
+        shape = _arrange(np.empty(target.shape, np.bool_), entry.leaf.to_torch()).shape
+        if array.shape != shape:
+            findings.append(f"{name} has shape {array.shape}, not {shape}")
+        elif array.dtype != target.dtype:
+            findings.append(f"{name} has dtype {array.dtype}, not {target.dtype}")
+        else:
+            ready[name] = _arrange(array, entry.leaf.to_flax())
+    if findings:
+        raise BridgeError("weights do not fit: " + "; ".join(sorted(findings)))
+    with jax.enable_x64(True):  # else float64 weights would arrive as float32
+        placed = {name: jnp.array(array) for name, array in ready.items()}
+        for name, weight in placed.items():
+            wanted[name].variable.set_value(weight)
+
+
+def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
+    return np.ascontiguousarray(rearrange(array, pattern)) if pattern else array
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """An array of NumPy, JAX or torch as NumPy's, with its dtype and bits."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return np.asarray(value)
+    value = value.detach().cpu()  # a torch tensor, whose package is not needed to say so
+    if "bfloat16" in str(value.dtype):  # which torch cannot hand to NumPy itself
+        return np.asarray(jax.dlpack.from_dlpack(value.contiguous()))
+    return value.numpy()

@@ -1,0 +1,48 @@
+"""NNX layers that compute exactly what the torch.nn layers of the same names compute.
+
+Arguments and defaults are torch's; arrays are channels last, as is Flax's custom.
+"""
+
+from flaxnets.layers.activation import (
+    GELU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+    activation,
+)
+from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
+from flaxnets.layers.linear import Linear
+from flaxnets.layers.pooling import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
+from flaxnets.layers.shape import Flatten
+
+__all__ = [
+    "Linear",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Flatten",
+    "ReLU",
+    "Tanh",
+    "Sigmoid",
+    "GELU",
+    "SiLU",
+    "Softmax",
+    "LogSoftmax",
+    "activation",
+]

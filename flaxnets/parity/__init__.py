@@ -1,0 +1,28 @@
+"""Proof that a Flax model and a torch model are the same function.
+
+>>> from flax import nnx
+>>> import torch
+>>> from flaxnets import parity, specs
+>>> report = parity.check(
+...     nnx.Linear(4, 3, rngs=nnx.Rngs(0)), torch.nn.Linear(4, 3),
+...     [specs.Input(name="x", shape=(2, 4), axes="bf")], checks=["forward", "gradients"],
+... )
+>>> report.passed
+True
+"""
+
+from flaxnets.parity.architectures import check_architecture, variants
+from flaxnets.parity.checks import CHECKS, check
+from flaxnets.parity.pair import Pair
+from flaxnets.parity.report import ParityError, Report, Row
+
+__all__ = [
+    "CHECKS",
+    "Pair",
+    "ParityError",
+    "Report",
+    "Row",
+    "check",
+    "check_architecture",
+    "variants",
+]

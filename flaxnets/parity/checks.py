@@ -1,0 +1,359 @@
+"""The checks that a pair has to pass; each gives its error, its bound and where it is worst."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+import torch
+from flax import nnx
+
+from flaxnets import bridge
+from flaxnets.bridge.convert import entries
+from flaxnets.parity import tolerances
+from flaxnets.parity.compare import compare, relative_error
+from flaxnets.parity.pair import Pair, Result, channels_moved, named
+from flaxnets.parity.report import Report, Row
+from flaxnets.specs import Input
+from flaxnets.training import TrainStep, optimizers
+from flaxnets.training.objectives import Objective
+from torch_ref.arrays import tensors
+
+STEPS = 3  # of training, where steps are compared with each other
+MOST_DRAWS = 64  # fresh models whose initial weights are pooled
+ENOUGH = 16384  # initial numbers of one parameter
+FLOAT32_DRAWS = 8
+
+
+class Finding(NamedTuple):
+    """What a check found: it passes if the error is within the bound."""
+
+    error: float
+    bound: float
+    worst: str
+
+
+class Subject(NamedTuple):
+    """What is checked: a pair, and the objective and batch that its training step takes."""
+
+    pair: Pair
+    objective: Objective
+    batch: Any
+
+
+def forward(subject: Subject) -> Finding:
+    """Outputs in evaluation mode agree in float64."""
+    truth = subject.pair.torch_result()
+    other = subject.pair.flax_result(truth)
+    return Finding(*_swap(compare(truth.outputs, other.outputs), tolerances.FLOAT64))
+
+
+def intermediates(subject: Subject) -> Finding:
+    """The output of every submodule agrees in float64.
+
+    Submodules without weights that only one side has (an activation that the other calls as a
+    function) are passed over; one with weights must be there, and be called as often, on both.
+    """
+    truth, other = subject.pair.torch_intermediates(), subject.pair.flax_intermediates()
+    weighty = {name.rpartition(".")[0] for name in subject.pair.weights}
+    both = {
+        name
+        for name in truth.keys() | other.keys()
+        if (name in truth and name in other) or name.split("#")[0] in weighty
+    }
+    truth = {name: value for name, value in truth.items() if name in both}
+    other = {
+        name: np.moveaxis(value, -1, 1)
+        if name in truth and channels_moved(value, truth[name])
+        else value
+        for name, value in other.items()
+        if name in both
+    }
+    if not both and weighty == {""}:  # one bare layer: the output is all there is
+        return forward(subject)
+    return Finding(*_swap(compare(truth, other), tolerances.FLOAT64))
+
+
+def gradients(subject: Subject) -> Finding:
+    """The gradient of every parameter and real input agrees in float64."""
+    truth = subject.pair.torch_result()
+    other = subject.pair.flax_result(truth)
+    if not truth.gradients and not other.gradients:
+        return Finding(0.0, tolerances.FLOAT64, "no parameter and no real input")
+    return Finding(*_swap(compare(truth.gradients, other.gradients), tolerances.FLOAT64))
+
+
+def round_trip(subject: Subject) -> Finding:
+    """Weights come back bit by bit: Flax, torch, Flax and torch, Flax, torch, in every dtype."""
+    differ = []
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        pair = subject.pair
+        start = bridge.state_dict(pair.flax_model(dtype))
+        torch_model = pair.torch_model(dtype)
+        torch_model.load_state_dict(
+            {name: torch.zeros_like(value) for name, value in torch_model.state_dict().items()}
+        )
+        torch_model.load_state_dict(tensors(start))
+        flax_model = pair.flax_model(dtype)
+        bridge.load_state_dict(flax_model, {k: np.zeros_like(v) for k, v in start.items()})
+        bridge.load_state_dict(flax_model, torch_model.state_dict())
+        for there, back in (
+            (_leaves(pair.flax_model(dtype)), _leaves(flax_model)),
+            (_torch_bits(pair.torch_model(dtype)), _torch_bits(torch_model)),
+        ):
+            assert there.keys() == back.keys()
+            differ += [f"{name} in {dtype}" for name in there if there[name] != back[name]]
+    return Finding(float(len(differ)), tolerances.EXACT, ", ".join(differ) or "all bits")
+
+
+def initialisation(subject: Subject) -> Finding:
+    """Every parameter starts from the same distribution on both sides.
+
+    The distance is Kolmogorov's and Smirnov's; where the pair is given as two functions of a
+    seed, many fresh models are pooled.
+    """
+    pair = subject.pair
+    sizes = [value.size for value in pair.weights.values()]
+    draws = min(MOST_DRAWS, -(-ENOUGH // max(min(sizes, default=1), 1))) if pair.repeatable else 1
+    flax = _pooled([bridge.state_dict(pair.create_flax(seed)) for seed in range(draws)])
+    ours = _pooled(
+        [
+            {name: value.detach().numpy() for name, value in model.state_dict().items()}
+            for model in map(pair.create_torch, range(draws))
+        ]
+    )
+    if flax.keys() != ours.keys():
+        return Finding(np.inf, 0.0, f"names differ: {sorted(flax.keys() ^ ours.keys())[0]}")
+    worst = Finding(0.0, 1.0, "no weights")
+    for name, values in flax.items():
+        bound = tolerances.KOLMOGOROV_SMIRNOV * (1 / values.size + 1 / ours[name].size) ** 0.5
+        found = Finding(
+            float(scipy.stats.ks_2samp(values, ours[name], method="asymp").statistic), bound, name
+        )
+        if worst.worst == "no weights" or found.error / bound > worst.error / worst.bound:
+            worst = found
+    return worst
+
+
+def compiled(subject: Subject) -> Finding:
+    """Eager and jitted outputs agree, and so do eager, jitted and scanned training steps."""
+    model, inputs = subject.pair.flax_model(), subject.pair.flax_inputs()
+    graph, state = nnx.split(model)
+    eager = _numpy(named(model(*inputs)))
+    jitted = jax.jit(lambda state, inputs: nnx.merge(graph, state, copy=True)(*inputs))
+    outputs = compare(eager, _numpy(named(jitted(state, inputs))))
+
+    step = TrainStep(model, subject.objective, optimizers.sgd(0.01, momentum=0.9))
+    batch = _batch(subject.batch, "float64")
+    scanned, _ = step.many(
+        jax.tree.map(jnp.copy, step.state),
+        jax.tree.map(lambda x: jnp.broadcast_to(x, (STEPS, *x.shape)), batch),
+    )
+    eager_state, one_by_one = step.state, jax.tree.map(jnp.copy, step.state)
+    for _ in range(STEPS):
+        eager_state, _ = step.pure(eager_state, batch)
+        one_by_one, _ = step(one_by_one, batch)
+    truth = _updates(step.state, eager_state)
+    found = [outputs] + [
+        compare(truth, _updates(step.state, after)) for after in (one_by_one, scanned)
+    ]
+    return Finding(*_swap(max(found), tolerances.FLOAT64))
+
+
+def lowering(subject: Subject) -> Finding:
+    """The training step lowers for cpu, cuda and tpu, donates its state, calls no host."""
+    model, batch = subject.pair.flax_model("float32"), _batch(subject.batch, "float32")
+    with jax.enable_x64(False):
+        step = TrainStep(model, subject.objective, optimizers.adam())
+        program = step.lower(batch, ("cpu", "cuda", "tpu")).mlir_module()
+    findings = []
+    leaves = len(jax.tree.leaves(step.state))
+    donated = program.count("tf.aliasing_output") + program.count("jax.buffer_donor")
+    if donated != leaves:
+        findings.append(f"{donated} of {leaves} leaves of the state are donated")
+    if re.search(r"custom_call @\S*callback", program):
+        findings.append("the step calls back to the host")
+    if re.search(r"tensor<(\d+x)*f64>", program):
+        findings.append("the float32 step computes in float64")
+    return Finding(
+        float(len(findings)), tolerances.EXACT, "; ".join(findings) or f"{leaves} leaves"
+    )
+
+
+def float32(subject: Subject) -> Finding:
+    """Outputs and gradients in float32 are about as near to the float64 truth as torch's.
+
+    Errors are means over several draws of weights and inputs, since one draw is noise.
+    """
+    pairs = [subject.pair.redrawn(seed) for seed in range(FLOAT32_DRAWS)]
+    theirs, mine = [], []
+    for pair in pairs:
+        truth, reference = pair.torch_result(), pair.torch_result("float32")
+        with jax.enable_x64(False):
+            ours = pair.flax_result(reference, "float32")
+        theirs.append(_errors(truth, reference))
+        mine.append(_errors(reference, ours, truth))
+    worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
+    for name in mine[0]:
+        torch_error = float(np.mean([errors.get(name, 0.0) for errors in theirs]))
+        bound = max(tolerances.FLOAT32_RATIO * torch_error, tolerances.FLOAT32_FLOOR)
+        found = Finding(float(np.mean([errors[name] for errors in mine])), bound, name)
+        if worst.worst == "nothing" or found.error / bound > worst.error / worst.bound:
+            worst = found
+    return worst
+
+
+CHECKS: dict[str, Callable[[Subject], Finding]] = {
+    check.__name__: check
+    for check in (
+        forward,
+        intermediates,
+        gradients,
+        round_trip,
+        initialisation,
+        compiled,
+        lowering,
+        float32,
+    )
+}
+
+
+def check(
+    flax_model: nnx.Module | Callable[[int], nnx.Module],
+    torch_model: torch.nn.Module | Callable[[int], torch.nn.Module],
+    inputs: Sequence[Input | np.ndarray],
+    checks: Sequence[str] | None = None,
+    *,
+    name: str = "model",
+    variant: str = "default",
+    objective: Objective | None = None,
+    targets: Any = None,
+    seed: int = 0,
+) -> Report:
+    """Prove, or disprove, that a Flax and a torch model are the same function.
+
+    Works for any pair whose layers the bridge has rules for (`bridge.register`).
+
+    Args:
+        flax_model: an `nnx.Module`, or a function from a seed to a fresh one, which makes
+            the check of the initialisation sharper.
+        torch_model: a `torch.nn.Module`, or a function from a seed to a fresh one.
+        inputs: what the models eat, in order: `flaxnets.specs.Input` descriptions, or arrays
+            in Flax's layout.
+        checks: names from `CHECKS`; None for all.
+        name: of the pair, for the report.
+        variant: of the pair, for the report.
+        objective: of the training step in `compiled` and `lowering`, called with the batch
+            (inputs, targets); None for a random projection of the outputs.
+        targets: of the objective.
+        seed: of the random weights and inputs.
+
+    Raises:
+        KeyError: an unknown check.
+        bridge.BridgeError: weights of one side without a counterpart on the other.
+    """
+    for unknown in [check for check in checks or () if check not in CHECKS]:
+        raise KeyError(f"check {unknown!r} is unknown; use {', '.join(CHECKS)}")
+    rows = []
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        pair = Pair(flax_model, torch_model, inputs, seed)
+        if objective is None:
+            subject = Subject(pair, _projection, (pair.values, None))
+        else:
+            values = pair.values[0] if len(pair.values) == 1 else pair.values
+            subject = Subject(pair, objective, (values, targets))
+        for chosen in checks or CHECKS:
+            began = time.perf_counter()
+            finding = _run(CHECKS[chosen], subject)
+            rows.append(
+                Row(
+                    architecture=name,
+                    variant=variant,
+                    check=chosen,
+                    passed=bool(finding.error <= finding.bound),
+                    error=float(finding.error),
+                    bound=float(finding.bound),
+                    worst=finding.worst,
+                    seconds=time.perf_counter() - began,
+                )
+            )
+    return Report(rows)
+
+
+def _run(chosen: Callable[[Subject], Finding], subject: Subject) -> Finding:
+    """A check's finding; a model that raises has failed it, and says how."""
+    try:
+        return chosen(subject)
+    except Exception as error:  # whatever a model under test may raise
+        first_line = str(error).strip().partition("\n")[0]
+        return Finding(np.inf, 0.0, f"{type(error).__name__}: {first_line}")
+
+
+def _projection(model: Any, batch: Any, rngs: nnx.Rngs) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """An objective for any model: the mean square of its outputs."""
+    inputs, _ = batch
+    outputs = named(model(*inputs)).values()
+    return sum((jnp.mean(output**2) for output in outputs), jnp.zeros(())), {}
+
+
+def _swap(difference: tuple[float, str], bound: float) -> tuple[float, float, str]:
+    error, worst = difference
+    return error, bound, worst
+
+
+def _batch(batch: Any, dtype: str) -> Any:
+    def cast(x):
+        x = np.asarray(x)
+        return jnp.asarray(x.astype(dtype) if x.dtype.kind == "f" else x.astype(np.int32))
+
+    return jax.tree.map(cast, batch)
+
+
+def _numpy(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
+    """How far the parameters went, so that an error is judged against the update."""
+    pairs = zip(after.params, before.params, strict=True)
+    return {
+        f"update of parameter {index}": np.asarray(new) - np.asarray(old)
+        for index, (new, old) in enumerate(pairs)
+    }
+
+
+def _errors(like: Result, other: Result, truth: Result | None = None) -> dict[str, float]:
+    """The error of every array against the truth; shapes and dtypes have to be as in `like`."""
+    errors: dict[str, float] = {}
+    for kind in ("outputs", "gradients"):
+        arrays, others = getattr(like, kind), getattr(other, kind)
+        exact = arrays if truth is None else getattr(truth, kind)
+        if truth is not None and np.isinf((form := compare(arrays, others)).error):
+            return {form.worst: np.inf}
+        errors |= {name: relative_error(exact[name], others[name]) for name in exact}
+    return errors
+
+
+def _leaves(model: nnx.Module) -> dict[str, bytes]:
+    return {entry.name: np.asarray(entry.variable[...]).tobytes() for entry in entries(model)}
+
+
+def _torch_bits(model: torch.nn.Module) -> dict[str, bytes]:
+    return {
+        name: value.contiguous().view(torch.uint8).numpy().tobytes()
+        if value.ndim
+        else value.reshape(1).view(torch.uint8).numpy().tobytes()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _pooled(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """About `ENOUGH` numbers of every weight, from as many models as that takes."""
+    return {
+        name: np.concatenate([state[name].ravel()[:ENOUGH] for state in states])[:ENOUGH]
+        for name in states[0]
+    }

@@ -1,0 +1,53 @@
+"""How far two collections of arrays are apart, and where most."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Difference(NamedTuple):
+    """The largest error and the name of the array that has it."""
+
+    error: float
+    worst: str
+
+
+def relative_error(truth: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference over the largest magnitude of the truth; NaN or infinity is infinite.
+
+    >>> relative_error(np.array([4.0, 0.0]), np.array([4.0, 1.0]))
+    0.25
+    """
+    truth, other = (np.asarray(array, np.float64) for array in (truth, other))
+    if not (np.isfinite(truth).all() and np.isfinite(other).all()):
+        return np.inf
+    gap = np.max(np.abs(truth - other), initial=0.0)
+    scale = np.max(np.abs(truth), initial=0.0)
+    return float(gap / scale) if gap else 0.0
+
+
+def compare(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Difference:
+    """The worst of all arrays; names, shapes and dtypes have to be the same.
+
+    >>> compare({"a": np.ones(2)}, {"a": np.ones(3)})
+    Difference(error=inf, worst='a: shape (3,) is not (2,)')
+    """
+    worst = Difference(0.0, "")
+    for name in sorted(truth.keys() | other.keys()):
+        if name not in truth or name not in other:
+            side = "second" if name in truth else "first"
+            found = Difference(np.inf, f"{name}: the {side} side has none")
+        elif truth[name].shape != other[name].shape:
+            shapes = f"{other[name].shape} is not {truth[name].shape}"
+            found = Difference(np.inf, f"{name}: shape {shapes}")
+        elif truth[name].dtype != other[name].dtype:
+            dtypes = f"{other[name].dtype} is not {truth[name].dtype}"
+            found = Difference(np.inf, f"{name}: dtype {dtypes}")
+        else:
+            found = Difference(relative_error(truth[name], other[name]), name)
+        if not worst.worst or found.error > worst.error:
+            worst = found
+    if not worst.worst:
+        return Difference(np.inf, "nothing to compare")
+    return worst

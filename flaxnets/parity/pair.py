@@ -1,0 +1,322 @@
+"""A Flax model and a torch model side by side, with the same weights and inputs.
+
+Weights, buffers and inputs are random numbers that float32 holds exactly, so that float32 and
+float64 runs start from the same point. Axes: see `flaxnets.specs.Input`.
+"""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from flaxnets import bridge
+from flaxnets.bridge.convert import modules
+from flaxnets.specs import Input
+from torch_ref.arrays import channels_first, tensor, tensors
+
+TORCH_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+class Result(NamedTuple):
+    """What one run of a model gave, by name, in torch's layouts."""
+
+    outputs: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+
+
+class Pair:
+    """Two models that are said to be the same function.
+
+    Args:
+        flax_model: an `nnx.Module`, or a function from a seed to one.
+        torch_model: a `torch.nn.Module`, or a function from a seed to one.
+        inputs: what the models eat, in order: `flaxnets.specs.Input` descriptions, or arrays
+            in Flax's layout (those of four and five axes are images, channels last).
+        seed: of the weights and inputs.
+
+    Raises:
+        bridge.BridgeError: weights of one side without a counterpart on the other.
+    """
+
+    def __init__(
+        self,
+        flax_model: nnx.Module | Callable[[int], nnx.Module],
+        torch_model: torch.nn.Module | Callable[[int], torch.nn.Module],
+        inputs: Sequence[Input | np.ndarray],
+        seed: int = 0,
+    ) -> None:
+        self.repeatable = not isinstance(flax_model, nnx.Module) and not isinstance(
+            torch_model, torch.nn.Module
+        )
+        self.create_flax = _factory(flax_model, nnx.Module)
+        self.create_torch = _factory(torch_model, torch.nn.Module)
+        self._flax, self._torch = self.create_flax(0), self.create_torch(0)
+        self._given = inputs
+        self._compiled: dict[str, Callable] = {}
+        self._draw(seed)
+
+    def _draw(self, seed: int) -> None:
+        rng = np.random.Generator(np.random.Philox(seed))
+        self.weights = {
+            name: _random_weight(rng, name, value.numpy())
+            for name, value in self._torch.state_dict().items()
+        }
+        self.inputs, self.values = _draw_inputs(rng, self._given)
+        self._cotangent_seed = int(rng.integers(2**31))
+
+    def redrawn(self, seed: int) -> "Pair":
+        """The same models with other random weights and inputs; nothing is compiled again."""
+        other = copy.copy(self)
+        other._draw(seed)
+        return other
+
+    def flax_model(self, dtype: str = "float64") -> nnx.Module:
+        """The Flax model with the pair's weights in a dtype, in evaluation mode."""
+        graph, state = nnx.split(self._flax)
+        model = nnx.merge(graph, jax.tree.map(functools.partial(_cast, dtype=dtype), state))
+        bridge.load_state_dict(model, self.state(dtype))
+        return nnx.view(
+            model, deterministic=True, use_running_average=True, raise_if_not_found=False
+        )
+
+    def torch_model(self, dtype: str = "float64") -> torch.nn.Module:
+        """The torch model with the pair's weights in a dtype, in evaluation mode."""
+        model = copy.deepcopy(self._torch).to(TORCH_DTYPES[dtype])
+        model.load_state_dict(tensors(self.state(dtype)))
+        return model.eval()
+
+    def state(self, dtype: str) -> dict[str, np.ndarray]:
+        """The pair's weights under torch's names."""
+        return {name: _cast(value, dtype) for name, value in self.weights.items()}
+
+    def flax_inputs(self, dtype: str = "float64") -> tuple[jax.Array, ...]:
+        """The inputs in Flax's layouts."""
+        return tuple(jnp.asarray(_cast(value, dtype)) for value in self.values)
+
+    def torch_inputs(self, dtype: str = "float64") -> tuple[torch.Tensor, ...]:
+        """The inputs in torch's layouts."""
+        return tuple(
+            channels_first(tensor(_cast(value, dtype)), description.axes)
+            for description, value in zip(self.inputs, self.values, strict=True)
+        )
+
+    def torch_result(self, dtype: str = "float64") -> Result:
+        """Outputs of the torch model and gradients of a fixed random projection of them."""
+        model, inputs = self.torch_model(dtype), self.torch_inputs(dtype)
+        real = {
+            f"input {d.name}": x.requires_grad_()
+            for d, x in zip(self.inputs, inputs, strict=True)
+            if x.is_floating_point()
+        }
+        wanted = {**dict(model.named_parameters()), **real}
+        outputs = named(model(*inputs))
+        loss = torch.zeros((), dtype=TORCH_DTYPES[dtype])
+        for output, cotangent in zip(outputs.values(), self._cotangents(outputs), strict=True):
+            loss = loss + (output * tensor(cotangent).to(output.dtype)).sum()
+        found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+        gradients = {
+            name: (torch.zeros_like(value) if gradient is None else gradient).numpy()
+            for (name, value), gradient in zip(wanted.items(), found, strict=True)
+        }
+        return Result({n: o.detach().numpy() for n, o in outputs.items()}, gradients)
+
+    def flax_result(self, reference: Result, dtype: str = "float64") -> Result:
+        """The same of the Flax model; layouts are read off the reference."""
+        model = self.flax_model(dtype)
+        graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+        inputs = self.flax_inputs(dtype)
+        # Gradients are taken of real inputs only; the others travel beside them.
+        real = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in inputs]
+        whole = [None if r is not None else x for r, x in zip(real, inputs, strict=True)]
+
+        def forward(params, real, rest, whole):
+            given = [w if r is None else r for r, w in zip(real, whole, strict=True)]
+            return named(nnx.merge(graph, params, rest, copy=True)(*given))
+
+        def projected(params, real, rest, whole, cotangents):
+            outputs = forward(params, real, rest, whole)
+            return sum((outputs[name] * cotangent).sum() for name, cotangent in cotangents.items())
+
+        run = self._compiled.setdefault(f"forward {dtype}", jax.jit(forward))
+        outputs = {name: np.asarray(x) for name, x in run(params, real, rest, whole).items()}
+        moved = {
+            name: name in outputs and channels_moved(outputs[name], output)
+            for name, output in reference.outputs.items()
+        }
+        aligned = {
+            name: np.moveaxis(output, -1, 1) if moved.get(name) else output
+            for name, output in outputs.items()
+        }
+        if {n: x.shape for n, x in aligned.items()} != {
+            n: x.shape for n, x in reference.outputs.items()
+        }:
+            return Result(aligned, {})
+        cotangents = {
+            name: jnp.asarray(np.moveaxis(x, 1, -1) if moved[name] else x, dtype)
+            for name, x in zip(moved, self._cotangents(reference.outputs), strict=True)
+        }
+        backward = self._compiled.setdefault(
+            f"backward {dtype}", jax.jit(jax.grad(projected, argnums=(0, 1)))
+        )
+        of_params, of_real = backward(params, real, rest, whole, cotangents)
+        gradients = bridge.state_dict(model, of_params)
+        for description, gradient in zip(self.inputs, of_real, strict=True):
+            if gradient is not None:
+                array = np.asarray(gradient)
+                gradients[f"input {description.name}"] = (
+                    np.moveaxis(array, -1, 1) if "c" in description.axes else array
+                )
+        return Result(aligned, gradients)
+
+    def _cotangents(self, outputs: dict[str, Any]) -> list[np.ndarray]:
+        rng = np.random.Generator(np.random.Philox(self._cotangent_seed))
+        return [rng.standard_normal(tuple(output.shape), np.float32) for output in outputs.values()]
+
+    def torch_intermediates(self) -> dict[str, np.ndarray]:
+        """The output of every submodule of the torch model, float64, by name and call."""
+        model = self.torch_model()
+        found: dict[str, np.ndarray] = {}
+
+        def record(name):
+            def hook(module, inputs, output):
+                _record(found, name, output, lambda x: x.detach().numpy())
+
+            return hook
+
+        for name, module in model.named_modules():
+            if name:
+                module.register_forward_hook(record(name))
+        model(*self.torch_inputs())
+        return found
+
+    def flax_intermediates(self) -> dict[str, np.ndarray]:
+        """The output of every submodule of the Flax model, float64, by torch name and call."""
+        model = self.flax_model()
+        found: dict[str, np.ndarray] = {}
+        with _recorded(model, lambda name, output: _record(found, name, output, np.asarray)):
+            model(*self.flax_inputs())
+        return found
+
+
+def _factory(model: Any, kind: type) -> Callable[[int], Any]:
+    return (lambda seed: model) if isinstance(model, kind) else model
+
+
+def _cast(value: Any, dtype: str) -> Any:
+    floating = jnp.issubdtype(value.dtype, jnp.floating)
+    return value.astype(jnp.dtype(dtype)) if floating else value
+
+
+def _random_weight(rng: np.random.Generator, name: str, start: np.ndarray) -> np.ndarray:
+    """Random numbers of a size that keeps signals alive, about a vector's initial value."""
+    if start.dtype.kind != "f":
+        return rng.integers(1, 9, start.shape).astype(start.dtype)
+    noise = rng.standard_normal(start.shape, np.float32)
+    if start.ndim > 1:  # torch's layout: the axes behind the first are summed over
+        return noise / np.float32(np.prod(start.shape[1:]) ** 0.5)
+    if name.endswith("running_var"):
+        return np.float32(0.5) + np.abs(noise)
+    return start.astype(np.float32) + np.float32(0.3) * noise
+
+
+def _draw_inputs(
+    rng: np.random.Generator, inputs: Sequence[Input | np.ndarray]
+) -> tuple[tuple[Input, ...], tuple[np.ndarray, ...]]:
+    described, values = [], []
+    for index, given in enumerate(inputs):
+        if isinstance(given, Input):
+            described.append(given)
+            if given.high is None:
+                values.append(rng.standard_normal(given.shape, np.float32))
+            else:
+                values.append(rng.integers(0, given.high, given.shape).astype(np.int32))
+        else:
+            array = np.asarray(given)
+            axes = {4: "bhwc", 5: "bdhwc"}.get(array.ndim, "btf"[: array.ndim])
+            described.append(Input(name=str(index), shape=array.shape, axes=axes))
+            values.append(array.astype(np.float32) if array.dtype.kind == "f" else array)
+    return tuple(described), tuple(values)
+
+
+def named(output: Any, name: str = "output") -> dict[str, Any]:
+    """The arrays of an output that may be nested in tuples, lists and mappings."""
+    if isinstance(output, dict):
+        entries = output.items()
+    elif isinstance(output, list | tuple):
+        entries = enumerate(output)  # type: ignore[assignment]
+    else:
+        return {} if output is None else {name: output}
+    return {
+        inner: array
+        for key, value in entries
+        for inner, array in named(value, f"{name}.{key}").items()
+    }
+
+
+def channels_moved(array: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether an array holds its channels last where the reference has them behind the batch."""
+    if array.ndim < 3:
+        return False
+    moved = np.moveaxis(array, -1, 1)
+    if moved.shape != reference.shape or array.shape != reference.shape:
+        return moved.shape == reference.shape
+    gaps = [np.abs(np.nan_to_num(x - reference)).sum() for x in (moved, array)]
+    return bool(gaps[0] < gaps[1])
+
+
+def _record(found: dict, name: str, output: Any, convert: Callable) -> None:
+    call = 1
+    while any(key.split(" ")[0] == f"{name}#{call}" for key in found):
+        call += 1
+    for inner, array in named(output, f"{name}#{call}").items():
+        found[inner] = convert(array)
+
+
+@contextlib.contextmanager
+def _recorded(model: nnx.Module, record: Callable[[str, Any], None]) -> Iterator[None]:
+    """While open, every call of a submodule of the model reports its output."""
+    names = {id(module): name for _, name, module in modules(model) if name}
+    inside: list[int] = []
+    originals = {
+        type(module): type(module).__call__ for _, _, module in modules(model) if callable(module)
+    }
+
+    def wrap(original):
+        @functools.wraps(original)
+        def call(self, *args, **kwargs):
+            if id(self) in inside:  # a subclass that calls its parent's
+                return original(self, *args, **kwargs)
+            inside.append(id(self))
+            try:
+                output = original(self, *args, **kwargs)
+            finally:
+                inside.pop()
+            if id(self) in names:
+                record(names[id(self)], output)
+            return output
+
+        return call
+
+    own = {kind: "__call__" in vars(kind) for kind in originals}
+    for kind, original in originals.items():
+        kind.__call__ = wrap(original)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for kind, original in originals.items():
+            if own[kind]:
+                kind.__call__ = original  # type: ignore[method-assign]
+            else:
+                del kind.__call__

@@ -1,0 +1,21 @@
+"""Every bound that parity is judged by, and why it is what it is."""
+
+# The two sides compute the same real function; in float64 they part by rounding, 1e-16 to
+# 1e-14 of the largest magnitude. A wrong epsilon (1e-6 for 1e-5) or a tanh GELU moves
+# results by 1e-6 and more; 1e-10 lies far from both.
+FLOAT64 = 1e-10
+
+# In float32 Flax may be this many times as far from the float64 truth as torch is: sums are
+# ordered differently, which changes the worst entry of a tensor by less than 2.
+FLOAT32_RATIO = 2.0
+
+# Where torch happens to be exact, a few units in the last place (2**-23) remain.
+FLOAT32_FLOOR = 4 * 2.0**-23
+
+# Weights cross as they are, bit by bit, and a step's program is right or wrong.
+EXACT = 0.0
+
+# Initial weights are samples. With the Kolmogorov-Smirnov distance of two samples of n and m
+# numbers, chance alone exceeds 2.69 sqrt(1/n + 1/m) once in a million comparisons:
+# sqrt(-ln(1e-6 / 2) / 2) = 2.69.
+KOLMOGOROV_SMIRNOV = 2.69

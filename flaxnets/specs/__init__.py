@@ -1,0 +1,183 @@
+"""What a network is: one frozen dataclass per architecture, from which both twins are built.
+
+The folder is the registry: `specs/x.py` defines one subclass of `Spec`, whose twins are the
+class of the same name less "Spec" in `flaxnets/models/x.py` and `torch_ref/models/x.py`, and
+`VARIANTS`, its named sizes. The standard library is all that is needed here.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import pkgutil
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+
+class SpecError(ValueError):
+    """A description of a network that cannot be built; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One array that a network eats.
+
+    Attributes:
+        name: of the argument.
+        shape: with channels last.
+        axes: one letter a dimension: b batch, h w d pixels, l samples, c channels,
+            t time, f features. An input with axis c is channels-first in torch.
+        high: integers in [0, high) where given, real numbers where None.
+
+    >>> Input(name="image", shape=(2, 8, 8, 3), axes="bhwc").torch_axes
+    'bchw'
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: str
+    high: int | None = None
+
+    @property
+    def torch_axes(self) -> str:
+        """The same axes in torch's order: channels, if any, behind the batch."""
+        return self.axes if "c" not in self.axes else "bc" + self.axes[1:].replace("c", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A network's description; fields are checked for their type when it is made.
+
+    Attributes:
+        task: names the objective that the network is trained with.
+    """
+
+    task: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _has_type(value, hints[field.name]):
+                wanted = _say(hints[field.name])
+                raise SpecError(f"{self.name}: {field.name} {value!r} is not {wanted}")
+
+    @property
+    def name(self) -> str:
+        """The architecture's name: the stem of the file that the spec is defined in."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def twin(self) -> str:
+        """The name of the class of both twins."""
+        return type(self).__name__.removesuffix("Spec")
+
+    @property
+    def outputs(self) -> str:
+        """What the network returns: "logits" or "probabilities"."""
+        return "logits"
+
+    def inputs(self, batch: int) -> tuple[Input, ...]:
+        """What the network eats, for a batch of that many examples."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it eats")
+
+    def at_least(self, least: int, *fields: str) -> None:
+        """Require that integer fields, or every entry of tuple fields, are `least` or more."""
+        for field in fields:
+            value = getattr(self, field)
+            if min(value if isinstance(value, tuple) else (value,)) < least:
+                raise SpecError(f"{self.name}: {field} {value} is too small; use {least} or more")
+
+    def to_json(self) -> str:
+        """The spec as text that `from_json` reads.
+
+        >>> from_json(make("lenet", "exercise").to_json()) == make("lenet", "exercise")
+        True
+        """
+        return json.dumps({"architecture": self.name, "spec": dataclasses.asdict(self)}, indent=2)
+
+    def replace(self, **overrides: Any) -> Self:
+        """The same description with some fields replaced."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for field in overrides:
+            if field not in known:
+                raise SpecError(f"{self.name}: no field {field!r}{_nearest(field, known)}")
+        return dataclasses.replace(self, **overrides)
+
+
+def names() -> tuple[str, ...]:
+    """All architectures, in alphabetical order."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def variants(name: str) -> dict[str, Spec]:
+    """The named sizes of an architecture; "default" is the seed's own example."""
+    if name not in names():
+        raise SpecError(f"architecture {name!r} is unknown{_nearest(name, names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    (spec_class,) = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Spec) and value is not Spec
+    ]
+    return {"default": spec_class(), **module.VARIANTS}
+
+
+def make(name: str, variant: str | None = None, **overrides: Any) -> Spec:
+    """The spec of an architecture; see `flaxnets.spec`."""
+    sizes = variants(name)
+    if (variant or "default") not in sizes:
+        raise SpecError(f"{name}: variant {variant!r} is unknown{_nearest(str(variant), sizes)}")
+    return sizes[variant or "default"].replace(**overrides)
+
+
+def from_json(text: str) -> Spec:
+    """The spec that `Spec.to_json` wrote.
+
+    Raises:
+        SpecError: the text is not such a description.
+    """
+    try:
+        content = json.loads(text)
+        name, fields = content["architecture"], dict(content["spec"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise SpecError(f"not a spec: {error}; want {{architecture, spec}}") from None
+    return make(name, **{field: _tuples(value) for field, value in fields.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    """What to write instead, for the end of an error."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; use one of {', '.join(known)}"
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (types.UnionType, typing.Union):
+        return any(_has_type(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        return len(value) == len(arguments) and all(map(_has_type, value, arguments))
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _say(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    return (
+        f"of type {hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else hint}"
+    )

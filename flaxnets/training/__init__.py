@@ -1,0 +1,6 @@
+"""Jitted training of NNX models: objectives, optimizers, the step and the loop around it."""
+
+from flaxnets.training.loop import fit, predict
+from flaxnets.training.step import TrainStep
+
+__all__ = ["TrainStep", "fit", "predict"]

@@ -1,0 +1,17 @@
+"""Shared settings of the suite: one torch thread a worker, no progress bars, no preallocation."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread():
+    """Torch's and XLA's thread pools spin against each other; one torch thread ends that."""
+    try:
+        import torch
+    except ImportError:  # the job without torch runs the tests that need none
+        return
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""The PyTorch twins and their training, which need torch but not jax."""

@@ -1,0 +1,1 @@
+"""The PyTorch twins: one file per architecture, whose class takes its spec."""

@@ -1,0 +1,1 @@
+"""Training of the PyTorch twins: objectives, optimizers and loop of `flaxnets.training`."""
