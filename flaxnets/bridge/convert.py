@@ -149,7 +149,7 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
-    return np.ascontiguousarray(rearrange(array, pattern)) if pattern else array
+    return np.asarray(rearrange(array, pattern), order="C") if pattern else array
 
 
 def as_numpy(value: Any) -> np.ndarray:

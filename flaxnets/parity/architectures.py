@@ -1,6 +1,7 @@
 """The checks on the library's own twins."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from flaxnets import specs
 from flaxnets.parity.checks import check
 from flaxnets.parity.report import Report
 from flaxnets.specs import Spec
+from flaxnets.summary import count_parameters
 from flaxnets.training import objectives
 
 BATCH = 4
@@ -26,22 +28,31 @@ def variants(name: str) -> dict[str, Spec]:
     return {
         variant: spec
         for variant, spec in specs.variants(name).items()
-        if _weights(spec) <= MOST_WEIGHTS
+        if count_parameters(spec) <= MOST_WEIGHTS
     }
 
 
 def check_architecture(
-    name: str, variant: str = "default", checks: Sequence[str] | None = None
+    name: str,
+    variant: str = "default",
+    checks: Sequence[str] | None = None,
+    **overrides: Any,
 ) -> Report:
     """All checks, or those named, on the twins of an architecture.
 
+    Args:
+        name: of the architecture.
+        variant: one of its named sizes.
+        checks: names from `CHECKS`; None for all.
+        **overrides: spec fields that replace the variant's.
+
     Raises:
-        specs.SpecError: an unknown name or variant.
+        specs.SpecError: an unknown name, variant or field, or an impossible value.
 
     >>> check_architecture("lenet", "tiny", ["round_trip"]).passed
     True
     """
-    spec = specs.make(name, variant)
+    spec = specs.make(name, variant, **overrides)
     graph = nnx.graphdef(nnx.eval_shape(lambda: flaxnets.build(spec)))
     born = jax.jit(lambda key: nnx.state(flaxnets.build(spec, "flax", key)))
     rng = np.random.Generator(np.random.Philox(0))
@@ -55,8 +66,3 @@ def check_architecture(
         objective=objectives.BY_TASK[spec.task](spec.outputs),
         targets=rng.integers(0, spec.num_classes, BATCH).astype(np.int32),  # type: ignore[attr-defined]
     )
-
-
-def _weights(spec: Spec) -> int:
-    shapes = nnx.state(nnx.eval_shape(lambda: flaxnets.build(spec)), nnx.Param)
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

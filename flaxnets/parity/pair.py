@@ -4,10 +4,9 @@ Weights, buffers and inputs are random numbers that float32 holds exactly, so th
 float64 runs start from the same point. Axes: see `flaxnets.specs.Input`.
 """
 
-import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import torch
 from flax import nnx
 
 from flaxnets import bridge
-from flaxnets.bridge.convert import modules
+from flaxnets.recording import recorded
 from flaxnets.specs import Input
 from torch_ref.arrays import channels_first, tensor, tensors
 
@@ -205,7 +204,12 @@ class Pair:
         """The output of every submodule of the Flax model, float64, by torch name and call."""
         model = self.flax_model()
         found: dict[str, np.ndarray] = {}
-        with _recorded(model, lambda name, output: _record(found, name, output, np.asarray)):
+
+        def record(name, module, args, kwargs, output):
+            if name:
+                _record(found, name, output, np.asarray)
+
+        with recorded(model, record):
             model(*self.flax_inputs())
         return found
 
@@ -282,41 +286,3 @@ def _record(found: dict, name: str, output: Any, convert: Callable) -> None:
         call += 1
     for inner, array in named(output, f"{name}#{call}").items():
         found[inner] = convert(array)
-
-
-@contextlib.contextmanager
-def _recorded(model: nnx.Module, record: Callable[[str, Any], None]) -> Iterator[None]:
-    """While open, every call of a submodule of the model reports its output."""
-    names = {id(module): name for _, name, module in modules(model) if name}
-    inside: list[int] = []
-    originals = {
-        type(module): type(module).__call__ for _, _, module in modules(model) if callable(module)
-    }
-
-    def wrap(original):
-        @functools.wraps(original)
-        def call(self, *args, **kwargs):
-            if id(self) in inside:  # a subclass that calls its parent's
-                return original(self, *args, **kwargs)
-            inside.append(id(self))
-            try:
-                output = original(self, *args, **kwargs)
-            finally:
-                inside.pop()
-            if id(self) in names:
-                record(names[id(self)], output)
-            return output
-
-        return call
-
-    own = {kind: "__call__" in vars(kind) for kind in originals}
-    for kind, original in originals.items():
-        kind.__call__ = wrap(original)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for kind, original in originals.items():
-            if own[kind]:
-                kind.__call__ = original  # type: ignore[method-assign]
-            else:
-                del kind.__call__

@@ -52,9 +52,11 @@ class Spec:
 
     Attributes:
         task: names the objective that the network is trained with.
+        data: names the data set that it is trained on unless another is asked for.
     """
 
     task: ClassVar[str]
+    data: ClassVar[str]
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

@@ -18,6 +18,7 @@ class FeedForwardSpec(Spec):
     """
 
     task: ClassVar[str] = "classification"
+    data: ClassVar[str] = "digits"
 
     in_features: int = 100
     hidden_size: int = 200

@@ -27,6 +27,7 @@ class LeNetSpec(Spec):
     """
 
     task: ClassVar[str] = "classification"
+    data: ClassVar[str] = "mnist"
 
     image_size: int = 32
     in_channels: int = 1
@@ -71,6 +72,6 @@ VARIANTS = {
         channels=(9, 25), kernel_sizes=(3, 4), dense_sizes=(540, 54), dense_activation="tanh"
     ),
     "tiny": LeNetSpec(
-        image_size=13, in_channels=2, channels=(3, 4), dense_sizes=(7, 6), num_classes=5
+        image_size=18, in_channels=2, channels=(3, 4), dense_sizes=(7, 6), num_classes=5
     ),
 }

@@ -15,6 +15,7 @@ class MLPSpec(Spec):
     """
 
     task: ClassVar[str] = "classification"
+    data: ClassVar[str] = "mnist"
 
     in_features: int = 784
     hidden_sizes: tuple[int, int, int] = (500, 200, 100)

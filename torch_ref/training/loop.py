@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from torch_ref.arrays import channels_first
+from torch_ref.arrays import channels_first, tensor
 from torch_ref.training.objectives import Objective
 
 
@@ -47,8 +47,8 @@ def fit(
     model.train()
     taken = 0
     for inputs, labels in islice(batches, steps):
-        x = channels_first(torch.from_numpy(inputs), axes)
-        loss, metrics = objective(model, (x, torch.from_numpy(labels).long()))
+        x = channels_first(tensor(inputs), axes)
+        loss, metrics = objective(model, (x, tensor(labels).long()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -69,7 +69,7 @@ def predict(model: nn.Module, inputs: np.ndarray, axes: str, batch_size: int = 5
     was_training = model.training
     model.eval()
     parts = [
-        model(channels_first(torch.from_numpy(inputs[i : i + batch_size]), axes)).numpy()
+        model(channels_first(tensor(inputs[i : i + batch_size]), axes)).numpy()
         for i in range(0, len(inputs), batch_size)
     ]
     model.train(was_training)

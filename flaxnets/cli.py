@@ -1,0 +1,294 @@
+"""The command line: list, show, train, parity, convert, demo.
+
+Options are generated from the dataclasses: a network's spec fields are options of the
+commands that build it. Wrong input gives one line on standard error and exit code 2.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+from rich.console import Console
+
+from flaxnets import __version__, specs
+from flaxnets.bridge import BridgeError
+from flaxnets.data import DataError
+from flaxnets.run import Recipe, train
+from flaxnets.training.loop import TrainingError
+
+USAGE = """usage: flaxnets COMMAND [options]
+
+  list                     the architectures
+  show NAME                a network's weights under both names, and its cost
+  train NAME               train a network; writes spec.json, metrics.jsonl, model.safetensors
+  parity [NAMES ...]       prove the twins equal; exit code 1 if one is not
+  convert SRC DST --arch NAME
+                           a .pt or .safetensors file, checked, as .safetensors
+  demo                     train LeNet in JAX, prove it in PyTorch, write a report
+
+flaxnets COMMAND --help lists a command's options."""
+
+
+SpecT = TypeVar("SpecT", bound=specs.Spec)
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+
+
+@dataclass(frozen=True)
+class List:
+    """Print a table of the architectures."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        from flaxnets.summary import list_architectures
+
+        _console().print(list_architectures())
+        return 0
+
+
+@dataclass(frozen=True)
+class Show(Generic[SpecT]):
+    """Print a network's weights: Flax path, torch key, shapes, parameters, FLOPs."""
+
+    name: Name
+    """The architecture."""
+    spec: tyro.conf.OmitArgPrefixes[SpecT]
+    variant: str | None = None
+    """A named size to start from."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        from flaxnets.summary import show
+
+        _console().print(show(self.spec))
+        return 0
+
+
+@dataclass(frozen=True)
+class Train(Generic[SpecT]):
+    """Train a network."""
+
+    name: Name
+    """The architecture."""
+    spec: tyro.conf.OmitArgPrefixes[SpecT]
+    recipe: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    variant: str | None = None
+    """A named size to start from."""
+    out: Path | None = None
+    """A new or empty folder for the run's files; by default one under runs/."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        if self.name != self.spec.name:
+            raise specs.SpecError(f"write the architecture first: flaxnets train {self.name} ...")
+        out = self.out or Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        outcome = train(self.spec, self.recipe, out)
+        console = _console()
+        console.print(
+            f"test accuracy {outcome.accuracy:.2%} on {len(outcome.test_labels)} images",
+            highlight=False,
+        )
+        console.print(f"wrote {outcome.out}", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Prove that the Flax and the torch twins are the same functions."""
+
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES ...]")
+    ] = ()
+    """The architectures; all if none is given."""
+    checks: tuple[str, ...] | None = None
+    """The checks to make; all if none is given."""
+    json: Path | None = None
+    """A file for the results as JSON."""
+    html: Path | None = None
+    """A file for the results as a page."""
+
+    def run(self) -> int:
+        """Exit code 0 if all checks passed, 1 if not."""
+        from rich.progress import Progress
+
+        from flaxnets import parity
+
+        for unknown in set(self.checks or ()) - set(parity.CHECKS):
+            raise specs.SpecError(f"check {unknown!r} is unknown; use {', '.join(parity.CHECKS)}")
+        for file in (self.json, self.html):
+            if file and not file.parent.is_dir():
+                raise FileNotFoundError(f"{file.parent} is no folder to write {file.name} to")
+        pairs = [
+            (name, variant)
+            for name in self.names or specs.names()
+            for variant in parity.variants(name)
+        ]
+        rows = []
+        console = _console()
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            for name, variant in progress.track(pairs, description="parity"):
+                rows += parity.check_architecture(name, variant, self.checks).rows
+        report = parity.Report(rows)
+        console.print(report.to_table())
+        for file, text in ((self.json, report.to_json), (self.html, report.to_html)):
+            if file:
+                _write(file, text())
+        return 0 if report.passed else 1
+
+
+@dataclass(frozen=True)
+class Convert(Generic[SpecT]):
+    """Check a file of weights against a network and write it as safetensors."""
+
+    src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+    """A .safetensors file, or a .pt file of a state_dict, which is read without running code."""
+    dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+    """The .safetensors file to write, with torch's names and layouts."""
+    arch: str
+    """The architecture."""
+    spec: tyro.conf.OmitArgPrefixes[SpecT]
+    variant: str | None = None
+    """A named size to start from."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        import flaxnets
+        from flaxnets import bridge
+
+        if self.dst.suffix != ".safetensors":
+            raise BridgeError(f"{self.dst} does not end in .safetensors")
+        if self.src.suffix == ".safetensors":
+            state: Any = bridge.read(self.src)
+        else:
+            from torch_ref import arrays
+
+            try:
+                state = arrays.read(self.src)
+            except arrays.CheckpointError as error:
+                raise BridgeError(str(error)) from None
+        model = flaxnets.build(self.spec)
+        bridge.load_state_dict(model, state)
+        bridge.save(model, self.dst)
+        _console().print(f"wrote {self.dst}: {len(state)} tensors", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train LeNet on digits in JAX, carry it to PyTorch, prove both equal, write a report."""
+
+    out: Path = Path("runs/demo")
+    """The folder for report and weights; what an earlier demo left there is replaced."""
+
+    def run(self) -> int:
+        """Exit code 0 if the twins are equal, 1 if not."""
+        from flaxnets.demo import demo
+
+        return demo(self.out, _console())
+
+
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "show": Show,
+    "train": Train,
+    "parity": Parity,
+    "convert": Convert,
+    "demo": Demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 2 for wrong input, else the command's own.
+
+    >>> main(["--version"])
+    flaxnets 0.1.0
+    0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"flaxnets {__version__}")
+        return 0
+    try:
+        return _parse(arguments[0], arguments[1:]).run()
+    except (specs.SpecError, BridgeError, DataError, TrainingError, OSError) as error:
+        return _fail(error)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "matplotlib"):
+            raise
+        extra = "torch" if error.name == "torch" else "data"
+        return _fail(f"{error.name} is not installed; pip install 'flaxnets[{extra}]'")
+
+
+def _fail(message: object) -> int:
+    print("flaxnets:", " ".join(str(message).split()), file=sys.stderr)
+    return 2
+
+
+def _parse(command: str, arguments: list[str]) -> Any:
+    if command not in COMMANDS:
+        raise specs.SpecError(f"command {command!r} is unknown; use {', '.join(COMMANDS)}")
+    kind: Any = COMMANDS[command]
+    prog = f"flaxnets {command}"
+    if "spec" not in kind.__dataclass_fields__:
+        return _tyro(kind, arguments, prog)
+    sketch = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sketch.add_argument("--arch")
+    sketch.add_argument("--variant")
+    known, rest = sketch.parse_known_args(arguments)
+    words = [word for word in rest if not word.startswith("-")]
+    named = [word for word in words if word in specs.names()] or words
+    name = known.arch if command == "convert" else next(iter(named), None)
+    if name is None and {"-h", "--help"} & set(arguments):
+        name = specs.names()[0]  # whose fields stand for any network's
+    if name is None:
+        raise specs.SpecError(f"which architecture? use one of {', '.join(specs.names())}")
+    start = specs.make(name, known.variant)
+    required = {
+        own.name: tyro.MISSING
+        for own in dataclasses.fields(kind)
+        if own.default is own.default_factory is dataclasses.MISSING and own.name != "spec"
+    }
+    return _tyro(kind[type(start)], arguments, prog, default=kind(**required, spec=start))
+
+
+def _tyro(kind: Any, arguments: list[str], prog: str, **more: Any) -> Any:
+    """Tyro's parser, whose boxes of many lines become one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=arguments, prog=prog, **more)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│╭╮╰╯─ ") for line in complaint.getvalue().splitlines()]
+        said = list(itertools.takewhile(bool, lines[1:]))  # up to the rule under the message
+        message = " ".join(said).removeprefix("Error parsing spec: ")
+        raise specs.SpecError(f"{message} (see {prog} --help)") from None
+
+
+def _console() -> Console:
+    console = Console()
+    # Off a terminal a table is as wide as its text, so that no column is cut.
+    return console if console.is_terminal else Console(width=200)
+
+
+def _write(path: Path, text: str) -> None:
+    from flaxnets.bridge.files import atomic
+
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

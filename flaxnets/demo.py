@@ -1,0 +1,103 @@
+"""The whole library in one go: train LeNet in JAX, carry it to PyTorch, prove both equal."""
+
+import base64
+import importlib
+import io
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import flaxnets
+from flaxnets import bridge, parity, specs
+from flaxnets.bridge.files import atomic
+from flaxnets.run import Outcome, Recipe, train
+from torch_ref.arrays import tensors
+from torch_ref.training.loop import predict
+
+FILES = ("spec.json", "metrics.jsonl", "model.safetensors", "report.html")
+DIGITS = 12  # shown in the report
+FLAX_COLOUR, TORCH_COLOUR = "#1f6fb2", "#d1495b"
+
+
+def demo(out: Path, console: Console) -> int:
+    """Train, carry over, prove and report; 0 if the twins are equal, 1 if not.
+
+    Args:
+        out: a folder for the files in `FILES`; those of an earlier demo are replaced.
+        console: where to write.
+    """
+    spec = specs.make("lenet")
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+    outcome = train(spec, Recipe(steps=1200), out)
+    console.print(f"JAX test accuracy    {outcome.accuracy:.2%}", highlight=False)
+
+    twin = flaxnets.build(spec, "torch", seed=1)
+    twin.load_state_dict(tensors(bridge.read(out / "model.safetensors")))
+    classes = predict(twin, outcome.test_inputs, spec.inputs(1)[0].axes).argmax(-1)
+    equal = int(np.sum(classes == outcome.predictions))
+    count = len(classes)
+    share = np.mean(classes == outcome.test_labels)
+    console.print(
+        f"torch test accuracy  {share:.2%}, same weights; "
+        f"{equal} of {count} predictions are the same",
+        highlight=False,
+    )
+
+    report = parity.check_architecture("lenet")
+    console.print(report.to_table())
+    page = out / "report.html"
+    with atomic(page) as file:
+        file.write(_page(outcome, classes, report).encode())
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    return 0 if report.passed and equal == count else 1
+
+
+def _page(outcome: Outcome, classes: np.ndarray, report: parity.Report) -> str:
+    same = np.sum(classes == outcome.predictions)
+    before = f"""
+<p>LeNet was trained for {len(outcome.losses)} steps with jitted JAX on real MNIST digits and
+finds {outcome.accuracy:.2%} of {len(classes)} test digits. The torch twin was given the same
+weights: {same} of its {len(classes)} predictions are the same.</p>
+<h2>Loss</h2>
+<p>{_picture(_draw_loss(outcome.losses), "loss against training step")}</p>
+<h2>Digits and what both backends see in them</h2>
+<p>{_picture(_draw_digits(outcome, classes), "test digits with both predictions")}</p>
+"""
+    return report.to_html("LeNet in JAX and PyTorch", before)
+
+
+def _picture(figure, alt: str) -> str:
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=150)
+    code = base64.b64encode(target.getvalue()).decode()
+    return f'<img alt="{alt}" src="data:image/png;base64,{code}">'
+
+
+def _draw_loss(losses: list[float]):
+    figure = importlib.import_module("matplotlib.figure").Figure((8, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(losses) + 1), losses, color=FLAX_COLOUR, linewidth=1)
+    axes.set(xlabel="training step", ylabel="cross-entropy (nats)", yscale="log")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _draw_digits(outcome: Outcome, classes: np.ndarray):
+    """A row of evenly spaced test digits and one, if there are as many, of wrong ones."""
+    wrong = np.flatnonzero(outcome.predictions != outcome.test_labels)
+    wrong = wrong[:: max(1, len(wrong) * 2 // DIGITS)][: DIGITS // 2]
+    even = np.linspace(0, len(classes) - 1, DIGITS - len(wrong)).astype(int)
+    chosen = [*even, *wrong]
+    figure = importlib.import_module("matplotlib.figure").Figure((8, 3.4), layout="constrained")
+    for index, axes in zip(chosen, figure.subplots(2, DIGITS // 2).flat, strict=True):
+        axes.imshow(outcome.test_inputs[index, ..., 0], cmap="gray_r")
+        axes.set_axis_off()
+        verdict = "" if classes[index] == outcome.test_labels[index] else "  wrong"
+        axes.set_title(f"is {outcome.test_labels[index]}{verdict}", fontsize=10)
+        axes.text(0.02, -0.1, f"JAX {outcome.predictions[index]}", color=FLAX_COLOUR,
+                  transform=axes.transAxes)  # fmt: skip
+        axes.text(0.98, -0.1, f"torch {classes[index]}", color=TORCH_COLOUR,
+                  transform=axes.transAxes, ha="right")  # fmt: skip
+    return figure

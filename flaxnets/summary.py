@@ -1,0 +1,88 @@
+"""What a network is made of: every weight under both names, and what a forward pass costs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from rich.table import Table
+
+import flaxnets
+from flaxnets import bridge, specs
+from flaxnets.bridge.convert import entries
+from flaxnets.recording import recorded
+
+
+def list_architectures() -> Table:
+    """One row an architecture: its task, input, size and variants."""
+    table = Table(title="architectures")
+    for column in ("name", "class", "task", "input", "parameters", "variants"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for name in specs.names():
+        spec = specs.make(name)
+        eaten = ", ".join(
+            f"{given.name} ({', '.join(map(str, given.shape[1:]))})" for given in spec.inputs(1)
+        )
+        others = ", ".join(key for key in specs.variants(name) if key != "default")
+        table.add_row(name, spec.twin, spec.task, eaten, f"{count_parameters(spec):,}", others)
+    return table
+
+
+def count_parameters(spec: specs.Spec) -> int:
+    """How many numbers a network learns; nothing is allocated.
+
+    >>> count_parameters(specs.make("lenet"))
+    81194
+    """
+    shapes = nnx.state(nnx.eval_shape(lambda: flaxnets.build(spec)), nnx.Param)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def show(spec: specs.Spec) -> Table:
+    """One row a weight: Flax path, torch key, both shapes, size, and its layer's FLOPs.
+
+    FLOPs are XLA's count for one example, on this machine's first device.
+    """
+    model = flaxnets.build(spec)
+    flops = _flops(spec, model)
+    table = Table(title=f"{spec.twin}: {count_parameters(spec):,} parameters")
+    for column in ("Flax path", "torch key", "Flax shape", "torch shape", "size", "FLOPs"):
+        table.add_column(column, justify="right" if column in ("size", "FLOPs") else "left")
+    torch_shapes = {name: a.shape for name, a in bridge.state_dict(model).items()}
+    counted = set()
+    for entry in entries(model):
+        layer = entry.name.rpartition(".")[0]
+        cost = "" if layer in counted or layer not in flops else f"{flops[layer]:,.0f}"
+        counted.add(layer)
+        shape = entry.variable[...].shape
+        table.add_row(
+            ".".join(map(str, entry.path)),
+            entry.name,
+            str(shape),
+            str(torch_shapes[entry.name]),
+            f"{math.prod(shape):,}",
+            cost,
+        )
+    table.add_section()
+    table.add_row("all", "", "", "", f"{count_parameters(spec):,}", f"{flops['']:,.0f}")
+    return table
+
+
+def _flops(spec: specs.Spec, model: nnx.Module) -> dict[str, float]:
+    """XLA's count of one forward pass of every module, by torch name."""
+    inputs = [
+        jnp.zeros(given.shape, jnp.float32 if given.high is None else jnp.int32)
+        for given in spec.inputs(1)
+    ]
+    calls: dict[str, tuple] = {}
+    with recorded(
+        model, lambda name, module, args, kwargs, output: calls.setdefault(name, (module, args))
+    ):
+        model(*inputs)  # type: ignore[operator]
+    counts = {}
+    for name, (module, args) in calls.items():
+        graph, state = nnx.split(module)
+        program = jax.jit(lambda state, args, graph=graph: nnx.merge(graph, state)(*args))
+        cost = program.lower(state, args).compile().cost_analysis() or {}
+        counts[name] = cost.get("flops", 0.0)
+    return counts

@@ -1,0 +1,82 @@
+"""Specs: what they refuse, and that JSON gives them back."""
+
+import dataclasses
+
+import pytest
+
+import flaxnets
+from flaxnets import specs
+from flaxnets.specs import Input, SpecError
+
+ALL = [
+    pytest.param(spec, id=f"{name}-{variant}")
+    for name in flaxnets.names()
+    for variant, spec in specs.variants(name).items()
+]
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_json(spec):
+    """A spec and its JSON say the same."""
+    assert specs.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_inputs(spec):
+    """Inputs have as many axes as letters, and the batch that was asked for."""
+    for given in spec.inputs(3):
+        assert len(given.axes) == len(given.shape)
+        assert given.shape[0] == 3
+        assert given.axes[0] == "b"
+
+
+def test_torch_axes():
+    """Channels go behind the batch, features stay."""
+    axes = {"bhwc": "bchw", "bdhwc": "bcdhw", "blc": "bcl", "btf": "btf", "bf": "bf"}
+    for flax, torch_ in axes.items():
+        assert Input(name="x", shape=(1,) * len(flax), axes=flax).torch_axes == torch_
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: flaxnets.spec("lennet"), "architecture 'lennet' is unknown; did you mean 'lenet'"),
+        (lambda: flaxnets.spec("lenet", "huge"), "lenet: variant 'huge' is unknown; use one of"),
+        (lambda: flaxnets.spec("lenet", num_class=3), "no field 'num_class'; did you mean"),
+        (lambda: flaxnets.spec("mlp", num_classes="3"), "num_classes '3' is not of type int"),
+        (lambda: flaxnets.spec("mlp", num_classes=True), "num_classes True is not of type int"),
+        (lambda: flaxnets.spec("mlp", num_classes=0), "num_classes 0 is too small; use 1 or more"),
+        (lambda: flaxnets.spec("mlp", hidden_sizes=(5, 0, 5)), r"hidden_sizes \(5, 0, 5\) is too"),
+        (lambda: flaxnets.spec("mlp", hidden_sizes=(5, 5)), r"hidden_sizes \(5, 5\) is not of"),
+        (
+            lambda: flaxnets.spec("feedforward", activation="rely"),
+            "activation 'rely' is not one of 'relu', 'tanh'",
+        ),
+        (lambda: specs.from_json("{}"), "not a spec"),
+        (lambda: specs.from_json("no"), "not a spec"),
+        (lambda: specs.from_json('{"architecture": "mlp", "spec": 3}'), "not a spec"),
+        (lambda: flaxnets.create("mlp", "tensorflow"), "backend 'tensorflow' is unknown"),
+    ],
+)
+def test_wrong_input(make, message):
+    """Each mistake gets one line that names it."""
+    with pytest.raises(SpecError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_frozen():
+    """A spec cannot be changed behind its twins' backs."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        flaxnets.spec("mlp").num_classes = 3
+
+
+def test_same_seed_same_model():
+    """A seed decides the weights, and torch's global generator is left alone."""
+    import torch
+
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second = (flaxnets.create("mlp", "torch", "tiny", seed=3) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
