@@ -30,7 +30,7 @@ def recorded(model: nnx.Module, report: Report) -> Iterator[None]:
     ['linear1', 'activation', 'linear2', 'softmax', '']
     """
     names = {id(module): name for _, name, module in modules(model)}
-    kinds = {type(module) for _, _, module in modules(model) if callable(module)}
+    kinds: set[Any] = {type(module) for _, _, module in modules(model) if callable(module)}
     own = {kind: vars(kind).get("__call__") for kind in kinds}
     inside: list[int] = []
 

@@ -115,7 +115,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
             lines.write(json.dumps(line) + "\n")
             progress(step, metrics)
 
-        engine = _flax if recipe.backend == "flax" else _torch
+        engine: Callable[..., Engine] = _flax if recipe.backend == "flax" else _torch
         weights, predict = engine(spec, recipe, _chain(first, batches), on_step)
         predictions = predict(test_inputs).argmax(-1)
         outcome = Outcome(losses, test_inputs, chosen.test_labels, predictions, out)

@@ -46,7 +46,7 @@ def _modules():
             yield relative
 
 
-@pytest.mark.parametrize("module", _modules(), ids=str)
+@pytest.mark.parametrize("module", list(_modules()), ids=str)
 def test_module_has_its_test_file(module):
     """parity_tests mirrors flaxnets file by file."""
     mirror = Path("parity_tests", *module.parts[1:-1], f"test_{module.name}")

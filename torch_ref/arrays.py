@@ -49,11 +49,14 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
         CheckpointError: a file that is broken, holds code, or holds no mapping of tensors.
         OSError: the file cannot be opened.
     """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} is not a safe torch checkpoint: {reason}") from None
+    broken = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError)
+    content: Any
+    with open(path, "rb") as file:  # here an OSError is the file's, below torch's word for broken
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except broken as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{path} is not a safe torch checkpoint: {reason}") from None
     if isinstance(content, Mapping) and set(content) == {"state_dict"}:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):

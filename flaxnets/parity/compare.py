@@ -24,7 +24,9 @@ def relative_error(truth: np.ndarray, other: np.ndarray) -> float:
         return np.inf
     gap = np.max(np.abs(truth - other), initial=0.0)
     scale = np.max(np.abs(truth), initial=0.0)
-    return float(gap / scale) if gap else 0.0
+    if scale == 0:
+        return np.inf if gap else 0.0
+    return float(gap / scale)
 
 
 def compare(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Difference:

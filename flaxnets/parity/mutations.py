@@ -47,7 +47,7 @@ class Mutation:
 
 def _call(layer: type, fault: Callable) -> Callable[[], AbstractContextManager]:
     """A layer whose call is `fault(call, layer, x)`."""
-    original = layer.__call__  # type: ignore[operator]
+    original = layer.__call__
     return lambda: mock.patch.object(layer, "__call__", lambda s, x: fault(original, s, x))
 
 

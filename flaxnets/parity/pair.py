@@ -65,6 +65,7 @@ class Pair:
         self._given = inputs
         self._compiled: dict[str, Callable] = {}
         self._draw(seed)
+        self.flax_model("float32")  # weights without a counterpart are an error at once
 
     def _draw(self, seed: int) -> None:
         rng = np.random.Generator(np.random.Philox(seed))

@@ -1,5 +1,7 @@
 """torch.optim's optimizers, with its argument names and defaults, from optax's parts."""
 
+from collections.abc import Callable
+
 import optax
 
 
@@ -83,4 +85,8 @@ def adamw(
     )
 
 
-BY_NAME = {"sgd": sgd, "adam": adam, "adamw": adamw}
+BY_NAME: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+}

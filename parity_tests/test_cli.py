@@ -1,0 +1,173 @@
+"""The command line: what it prints, and that wrong input is one line and exit code 2."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import flaxnets
+from flaxnets import bridge
+from flaxnets.cli import main
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # --help
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_list_and_show(run):
+    """Tables on standard output."""
+    code, out, _ = run("list")
+    assert code == 0
+    assert all(name in out for name in flaxnets.names())
+    code, out, _ = run("show", "lenet", "--variant", "exercise", "--num-classes", "3")
+    assert code == 0
+    assert "(25, 9, 4, 4)" in out
+    assert "(54, 3)" in out
+
+
+def test_help(run):
+    """Every command explains itself; spec fields are options."""
+    assert run("--help")[0] == 0
+    code, out, _ = run("train", "lenet", "--help")
+    assert code == 0
+    assert "--kernel-sizes" in out
+    assert "--backend" in out
+
+
+def test_train_and_convert(run, tmp_path):
+    """A trained file is accepted by convert, from .safetensors and from .pt."""
+    options = ["--data", "digits", "--image-size", "16", "--steps", "5", "--out", "run"]
+    code, out, err = run("train", "lenet", *options)
+    assert code == 0, err
+    assert "test accuracy" in out
+    trained = tmp_path / "run" / "model.safetensors"
+    sized = ["--arch", "lenet", "--image-size", "16"]
+    assert run("convert", trained, "a.safetensors", *sized)[0] == 0
+    state = {name: torch.tensor(value) for name, value in bridge.read(trained).items()}
+    torch.save(state, "m.pt")
+    assert run("convert", "m.pt", "b.safetensors", *sized)[0] == 0
+    for name, value in bridge.read(tmp_path / "b.safetensors").items():
+        np.testing.assert_array_equal(value, state[name].numpy())
+
+
+def test_parity_writes_json_and_page(run, tmp_path):
+    """The documented JSON and a page; exit code 0."""
+    code, out, err = run("parity", "mlp", "--checks", "forward", "--json", "p.json",
+                         "--html", "p.html")  # fmt: skip
+    assert code == 0, err
+    assert "pass" in out
+    results = json.loads((tmp_path / "p.json").read_text())["results"]
+    assert {(row["architecture"], row["check"]) for row in results} == {("mlp", "forward")}
+    assert {row["variant"] for row in results} == {"default", "tiny"}
+    assert "<table>" in (tmp_path / "p.html").read_text()
+
+
+def test_parity_fails(run, monkeypatch):
+    """A fault gives exit code 1, and is in the table."""
+    from flaxnets.layers import Linear
+
+    original = Linear.__call__
+    monkeypatch.setattr(Linear, "__call__", lambda self, x: original(self, x) * (1 + 1e-7))
+    code, out, _ = run("parity", "mlp", "--checks", "forward")
+    assert code == 1
+    assert "FAIL" in out
+
+
+def _lenet_state(**changes):
+    state = {k: torch.tensor(v) for k, v in bridge.state_dict(flaxnets.create("lenet")).items()}
+    return state | changes
+
+
+class Malicious:
+    """A pickle that would write a file when it is loaded."""
+
+    def __reduce__(self):
+        return (open, ("harm", "w"))
+
+
+def _write_files(folder):
+    torch.save(_lenet_state(), folder / "good.pt")
+    (folder / "cut.pt").write_bytes((folder / "good.pt").read_bytes()[:5000])
+    torch.save({"weights": Malicious()}, folder / "evil.pt")
+    torch.save([1, 2], folder / "list.pt")
+    torch.save(_lenet_state(**{"fc3.bias": torch.full((10,), torch.nan)}), folder / "nan.pt")
+    torch.save(_lenet_state(**{"fc3.bias": torch.zeros(10).double()}), folder / "double.pt")
+    missing = _lenet_state(extra=torch.zeros(1))
+    del missing["fc3.bias"]
+    torch.save(missing, folder / "keys.pt")
+    bridge.save(flaxnets.create("lenet"), folder / "good.safetensors")
+    content = (folder / "good.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(content[:-1])
+
+
+CONVERT = ("dst.safetensors", "--arch", "lenet")
+WRONG = [
+    (["frobnicate"], "command 'frobnicate' is unknown"),
+    (["train"], "which architecture?"),
+    (["train", "lennet"], "architecture 'lennet' is unknown; did you mean 'lenet'"),
+    (["train", "lenet", "--variant", "huge"], "variant 'huge' is unknown"),
+    (["train", "lenet", "--image-size", "5"], "image_size 5 leaves no pixel"),
+    (["train", "lenet", "--image-size", "big"], "--image-size"),
+    (["train", "lenet", "--nonsense", "1"], "--nonsense"),
+    (["train", "lenet", "--channels", "6"], "--channels"),
+    (["train", "lenet", "--optimizer", "lion"], "lion"),
+    (["train", "lenet", "--data", "imagenet"], "data set 'imagenet' is unknown"),
+    (["train", "lenet", "--data", "x", "--data-dir", "nowhere"], "nowhere is not a folder"),
+    (["train", "lenet", "--steps", "0"], "steps 0 is too small"),
+    (["train", "lenet", "--lr", "-1"], "lr -1.0 is not a positive number"),
+    (["train", "lenet", "--batch-size", "5000"], "batch_size 5000 is not between"),
+    (["train", "lenet", "--num-classes", "3"], "mnist has 10 classes but num_classes is 3"),
+    (["train", "lenet", "--lr", "1e30", "--data", "digits"], "the loss is"),
+    (["train", "mlp", "--out", "good.pt"], "good.pt is there and not empty"),
+    (["parity", "alexnet"], "architecture 'alexnet' is unknown"),
+    (["parity", "--checks", "speed"], "check 'speed' is unknown"),
+    (["parity", "mlp", "--json", "no/where.json"], "no is no folder"),
+    (["convert", "absent.pt", *CONVERT], "absent.pt"),
+    (["convert", "good.pt", "dst.pt", "--arch", "lenet"], "does not end in .safetensors"),
+    (["convert", "good.pt", "dst.safetensors"], "which architecture?"),
+    (["convert", "good.pt", "dst.safetensors", "--arch", "mlp"], "missing out.bias"),
+    (["convert", "cut.pt", *CONVERT], "cut.pt is not a safe torch checkpoint"),
+    (["convert", "evil.pt", *CONVERT], "evil.pt is not a safe torch checkpoint"),
+    (["convert", "list.pt", *CONVERT], "holds no state_dict"),
+    (["convert", "nan.pt", *CONVERT], "NaN or infinity in fc3.bias"),
+    (["convert", "double.pt", *CONVERT], "fc3.bias has dtype float64, not float32"),
+    (["convert", "keys.pt", *CONVERT], "missing fc3.bias; unexpected extra"),
+    (["convert", "cut.safetensors", *CONVERT], "is not a whole safetensors file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=lambda value: str(value)[:60])
+def test_wrong_input(run, tmp_path, arguments, message):
+    """One line on standard error, exit code 2, no traceback, no file half-written."""
+    _write_files(tmp_path)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("flaxnets: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "dst.safetensors").exists()
+    assert not (tmp_path / "harm").exists()
+    assert not list(tmp_path.glob("**/model.safetensors"))
+
+
+def test_entry_point(tmp_path):
+    """As a process: a mistake ends with code 2 and without a traceback."""
+    command = [sys.executable, "-m", "flaxnets.cli", "train", "lenet", "--image-size", "3"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
