@@ -67,14 +67,14 @@ def test_all_findings_in_one_error():
     model = flaxnets.create("mlp", variant="tiny")
     before = bridge.state_dict(model)
     state = {name: np.zeros_like(value) for name, value in before.items()}
-    state["fc1.wieght"] = state.pop("fc1.weight")
+    state["fc1.weights"] = state.pop("fc1.weight")
     state["fc2.weight"] = state["fc2.weight"].T
     state["out.bias"] = state["out.bias"].astype(np.float64)
     with pytest.raises(bridge.BridgeError) as caught:
         bridge.load_state_dict(model, state)
     message = str(caught.value)
     assert "missing fc1.weight" in message
-    assert "unexpected fc1.wieght (near fc1.weight)" in message
+    assert "unexpected fc1.weights (near fc1.weight)" in message
     assert "fc2.weight has shape (7, 6), not (6, 7)" in message
     assert "out.bias has dtype float64, not float32" in message
     assert "\n" not in message
