@@ -14,7 +14,8 @@ from flaxnets.layers.activation import (
     activation,
 )
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
-from flaxnets.layers.linear import Linear
+from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from flaxnets.layers.linear import Bilinear, Linear
 from flaxnets.layers.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -27,9 +28,13 @@ from flaxnets.layers.shape import Flatten
 
 __all__ = [
     "Linear",
+    "Bilinear",
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
