@@ -1,5 +1,6 @@
 """What torch.nn leaves to its users."""
 
 from torch_ref.layers.activation import activation
+from torch_ref.layers.pooling import MinPool1d, MinPool2d, MinPool3d
 
-__all__ = ["activation"]
+__all__ = ["MinPool1d", "MinPool2d", "MinPool3d", "activation"]
