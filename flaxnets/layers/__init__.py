@@ -24,6 +24,23 @@ from flaxnets.layers.adaptive_pooling import (
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.layers.linear import Bilinear, Linear
+from flaxnets.layers.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from flaxnets.layers.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -38,7 +55,7 @@ from flaxnets.layers.pooling import (
     MinPool2d,
     MinPool3d,
 )
-from flaxnets.layers.shape import Flatten
+from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
 
 __all__ = [
     "Linear",
@@ -68,6 +85,25 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "Flatten",
+    "Unflatten",
+    "CenterCrop",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
     "ReLU",
     "Tanh",
     "Sigmoid",

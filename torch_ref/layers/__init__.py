@@ -2,5 +2,6 @@
 
 from torch_ref.layers.activation import activation
 from torch_ref.layers.pooling import MinPool1d, MinPool2d, MinPool3d
+from torch_ref.layers.shape import CenterCrop
 
-__all__ = ["MinPool1d", "MinPool2d", "MinPool3d", "activation"]
+__all__ = ["CenterCrop", "MinPool1d", "MinPool2d", "MinPool3d", "activation"]
