@@ -55,6 +55,7 @@ from flaxnets.layers.pooling import (
     MinPool2d,
     MinPool3d,
 )
+from flaxnets.layers.resize import Upsample
 from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
+    "Upsample",
     "ReLU",
     "Tanh",
     "Sigmoid",

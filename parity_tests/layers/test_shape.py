@@ -1,6 +1,7 @@
 """Layers that rearrange or crop against torch.nn's, and against torchvision's cropping."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,11 @@ def test_flatten(axes):
 def test_flatten_some(dims, axes):
     """Axes are counted in torch's layout, and channels come last again."""
     check(layers.Flatten(*dims), torch.nn.Flatten(*dims), axes)
+    # The harness takes outputs in either layout, so that channels last is asserted here.
+    x = np.random.default_rng(0).normal(size=SHAPES[axes]).astype(np.float32)
+    theirs = torch.nn.Flatten(*dims)(torch.tensor(np.moveaxis(x, -1, 1))).numpy()
+    ours = np.asarray(layers.Flatten(*dims)(jnp.asarray(x)))
+    np.testing.assert_array_equal(ours, np.moveaxis(theirs, 1, -1))
 
 
 @pytest.mark.parametrize("size", [(30,), (5, 6), (2, 3, 5), (5, 1, 2, 3)], ids=str)
