@@ -1,12 +1,15 @@
 """How each layer type's weights are named and laid out on the two sides.
 
-A rule belongs to a layer type and holds for its subclasses. Axes: i in, o out; dots stand
+A rule belongs to a layer type and holds for its subclasses. Axes: i j in, o out; dots stand
 for the spatial axes of a kernel.
 """
 
 from typing import NamedTuple
 
 from flax import nnx
+
+from flaxnets.layers.conv_transpose import _ConvTranspose
+from flaxnets.layers.linear import Bilinear
 
 
 class Leaf(NamedTuple):
@@ -34,7 +37,9 @@ class Leaf(NamedTuple):
 
 RULES: dict[type[nnx.Module], tuple[Leaf, ...]] = {
     nnx.Linear: (Leaf("kernel", "weight", "o i -> i o"), Leaf("bias", "bias")),
+    Bilinear: (Leaf("kernel", "weight", "o i j -> i j o"), Leaf("bias", "bias")),
     nnx.Conv: (Leaf("kernel", "weight", "o i ... -> ... i o"), Leaf("bias", "bias")),
+    _ConvTranspose: (Leaf("kernel", "weight", "i o ... -> ... o i"), Leaf("bias", "bias")),
 }
 
 

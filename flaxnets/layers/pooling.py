@@ -1,4 +1,4 @@
-"""torch.nn's maximum and average pooling, channels last.
+"""torch.nn's maximum, average and power pooling, and minimum pooling, channels last.
 
 Axes: b batch, x every spatial axis, c channels. A window is folded one axis at a time over
 strided slices: exact where torch is (the first of equal maxima gets the gradient), and 2 to 8
@@ -109,6 +109,13 @@ class _MaxPool(_Pool):
         return self._fold(x, -jnp.inf, first_maximum)
 
 
+class _MinPool(_MaxPool):
+    """Smallest entry of every window; arguments as in maximum pooling."""
+
+    def __call__(self, x: Float[Array, "*b_x c"]) -> Float[Array, "*y c"]:
+        return -super().__call__(-x)
+
+
 class _AvgPool(_Pool):
     """Mean of every window.
 
@@ -166,6 +173,47 @@ class _AvgPool(_Pool):
         return counts
 
 
+class _LPPool(_AvgPool):
+    """The p-norm of every window without its absolute values: (sum of x^p)^(1/p).
+
+    A window that reaches beyond the end counts as if it were full, as in torch. Where the sum
+    is zero, so is the gradient.
+
+    Args:
+        norm_type: the p; an infinite one takes the largest (or smallest) absolute value.
+        kernel_size: of the window in pixels, one number or one for every spatial axis;
+            likewise `stride`.
+        stride: pixels between two windows; None for windows that touch.
+        ceil_mode: whether a window may reach beyond the end.
+
+    Raises:
+        ValueError: a norm_type of 0, or an input without room for a window.
+    """
+
+    def __init__(
+        self,
+        norm_type: float | int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        ceil_mode: bool = False,
+    ) -> None:
+        if norm_type == 0:
+            raise ValueError("norm_type 0 would divide by zero; use another number")
+        super().__init__(kernel_size, stride, 0, ceil_mode)
+        self.norm_type = norm_type
+
+    def __call__(self, x: Float[Array, "*b_x c"]) -> Float[Array, "*y c"]:
+        if math.isinf(self.norm_type):
+            sign = math.copysign(1, self.norm_type)
+            return sign * self._fold(sign * jnp.abs(x), -jnp.inf, first_maximum)
+        whole = float(self.norm_type).is_integer()  # such powers are products: faster
+        power = x ** int(self.norm_type) if whole else x**self.norm_type
+        size = math.prod(window.kernel for window in self.windows)
+        total = super().__call__(power) * size
+        # The root's slope at 0 is infinite; nothing of it may pass.
+        return jnp.where(total == 0, lax.stop_gradient(total), total) ** (1 / self.norm_type)
+
+
 def _windows(dims, kernel_size, stride, padding, dilation, ceil_mode) -> tuple[Windows, ...]:
     kernels = spread(kernel_size, dims, "kernel_size")
     strides = kernels if stride is None else spread(stride, dims, "stride")
@@ -210,6 +258,36 @@ class MaxPool3d(_MaxPool):
     dims = 3
 
 
+class MinPool1d(_MinPool):
+    """-MaxPool1d(-x) on arrays (b, l, c); torch.nn has no such layer.
+
+    >>> MinPool1d(2)(jnp.arange(4.0).reshape(1, 4, 1))[0, :, 0].tolist()
+    [0.0, 2.0]
+    """
+
+    dims = 1
+
+
+class MinPool2d(_MinPool):
+    """-MaxPool2d(-x) on arrays (b, h, w, c); torch.nn has no such layer.
+
+    >>> MinPool2d(3, stride=2, padding=1)(jnp.ones((2, 9, 9, 3))).shape
+    (2, 5, 5, 3)
+    """
+
+    dims = 2
+
+
+class MinPool3d(_MinPool):
+    """-MaxPool3d(-x) on arrays (b, d, h, w, c); torch.nn has no such layer.
+
+    >>> MinPool3d(2)(jnp.ones((2, 4, 6, 8, 3))).shape
+    (2, 2, 3, 4, 3)
+    """
+
+    dims = 3
+
+
 class AvgPool1d(_AvgPool):
     """torch.nn.AvgPool1d on arrays (b, l, c).
 
@@ -234,6 +312,36 @@ class AvgPool3d(_AvgPool):
     """torch.nn.AvgPool3d on arrays (b, d, h, w, c).
 
     >>> AvgPool3d(2)(jnp.ones((2, 4, 6, 8, 3))).shape
+    (2, 2, 3, 4, 3)
+    """
+
+    dims = 3
+
+
+class LPPool1d(_LPPool):
+    """torch.nn.LPPool1d on arrays (b, l, c).
+
+    >>> LPPool1d(2, 2)(jnp.array([[[3.0], [4.0]]]))[0, 0].tolist()
+    [5.0]
+    """
+
+    dims = 1
+
+
+class LPPool2d(_LPPool):
+    """torch.nn.LPPool2d on arrays (b, h, w, c).
+
+    >>> LPPool2d(2, 3, stride=2)(jnp.ones((2, 9, 9, 3))).shape
+    (2, 4, 4, 3)
+    """
+
+    dims = 2
+
+
+class LPPool3d(_LPPool):
+    """torch.nn.LPPool3d on arrays (b, d, h, w, c).
+
+    >>> LPPool3d(2, 2)(jnp.ones((2, 4, 6, 8, 3))).shape
     (2, 2, 3, 4, 3)
     """
 

@@ -1,4 +1,4 @@
-"""`layers.Linear` against torch.nn.Linear: outputs, gradients, weights and their distribution."""
+"""`layers.Linear` and `Bilinear` against torch.nn's: outputs, gradients, weights, their start."""
 
 import pytest
 import torch
@@ -18,6 +18,28 @@ def test_linear(shape, bias):
         [Input(name="x", shape=shape, axes="btf"[3 - len(shape) :])],
         ["forward", "gradients", "round_trip", "initialisation"],
     ).raise_if_failed()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batch", [(5,), (2, 3)])
+def test_bilinear(batch, bias):
+    """Flax and torch agree on batches and sequences."""
+    axes = "btf" if len(batch) == 2 else "bf"
+    parity.check(
+        lambda seed: layers.Bilinear(7, 5, 4, bias, rngs=nnx.Rngs(seed)),
+        lambda seed: _seeded(seed, lambda: torch.nn.Bilinear(7, 5, 4, bias)),
+        [
+            Input(name="input1", shape=(*batch, 7), axes=axes),
+            Input(name="input2", shape=(*batch, 5), axes=axes),
+        ],
+        ["forward", "gradients", "round_trip", "initialisation"],
+    ).raise_if_failed()
+
+
+def test_wrong_options():
+    """A wrong option is named with its value."""
+    with pytest.raises(ValueError, match="in1_features 0 is too small; use 1 or more"):
+        layers.Bilinear(0, 5, 4, rngs=nnx.Rngs(0))
 
 
 def _seeded(seed, create):
