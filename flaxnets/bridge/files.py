@@ -61,7 +61,7 @@ def load(model: nnx.Module, path: str | os.PathLike) -> None:
 
 def write(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     """Write arrays by name to a safetensors file; see `save`."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     _require_finite(arrays, path)
     with atomic(path) as file:
         file.write(to_bytes(arrays, metadata={"format": "pt"}))
