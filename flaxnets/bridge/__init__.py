@@ -2,11 +2,12 @@
 
 from flaxnets.bridge.convert import BridgeError, load_state_dict, state_dict
 from flaxnets.bridge.files import load, read, save, write
-from flaxnets.bridge.rules import Leaf, register
+from flaxnets.bridge.rules import Leaf, TorchOnly, register
 
 __all__ = [
     "BridgeError",
     "Leaf",
+    "TorchOnly",
     "load",
     "load_state_dict",
     "read",

@@ -14,7 +14,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from flaxnets.bridge.rules import Leaf, rule
+from flaxnets.bridge.rules import Leaf, TorchOnly, rule
 
 
 class BridgeError(ValueError):
@@ -57,10 +57,11 @@ def entries(model: nnx.Module) -> list[Entry]:
     found = []
     for path, prefix, module in modules(model):
         own = {key: value for key, value in vars(module).items() if _is_weight(value)}
-        leaves = rule(type(module))
-        if leaves is None:
+        given = rule(type(module))
+        if given is None:
             # A network's own bare parameters: torch's name and torch's layout.
-            leaves = tuple(Leaf(key, key) for key in own)
+            given = tuple(Leaf(key, key) for key in own)
+        leaves = [leaf for leaf in given if isinstance(leaf, Leaf)]
         for key in own.keys() - {leaf.flax for leaf in leaves}:
             raise BridgeError(
                 f"the rule of {type(module).__name__} does not name its weight {key!r}; "
@@ -68,9 +69,23 @@ def entries(model: nnx.Module) -> list[Entry]:
             )
         for leaf in leaves:
             if leaf.flax in own:
-                name = f"{prefix}.{leaf.torch}" if prefix else leaf.torch
+                name = _join(prefix, leaf.torch)
                 found.append(Entry((*path, leaf.flax), name, own[leaf.flax], leaf))
     return found
+
+
+def _torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
+    """What torch holds of a model and Flax does not, as in a fresh torch model."""
+    return {
+        _join(prefix, entry.torch): entry.value
+        for _, prefix, module in modules(model)
+        for entry in rule(type(module)) or ()
+        if isinstance(entry, TorchOnly)
+    }
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def _is_weight(value: Any) -> bool:
@@ -93,7 +108,7 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
     (200, 100)
     """
     given = None if values is None else dict(nnx.to_flat_state(values))
-    state = {}
+    state = {} if given is not None else _torch_only(model)
     for entry in entries(model):
         if given is None:
             value = entry.variable[...]
@@ -102,7 +117,8 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
             value = held[...] if isinstance(held, nnx.Variable) else held
         else:
             continue
-        state[entry.name] = _arrange(np.asarray(value), entry.leaf.to_torch())
+        array = _arrange(np.asarray(value), entry.leaf.to_torch())
+        state[entry.name] = array.astype(entry.leaf.torch_dtype or array.dtype)
     return state
 
 
@@ -123,29 +139,42 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     """
     arrays = {name: as_numpy(value) for name, value in state.items()}
     wanted = {entry.name: entry for entry in entries(model)}
+    torch_only = _torch_only(model)
+    known = wanted.keys() | torch_only.keys()
     findings = []
-    for name in wanted.keys() - arrays.keys():
+    for name in known - arrays.keys():
         findings.append(f"missing {name}")
-    for name in arrays.keys() - wanted.keys():
-        near = difflib.get_close_matches(name, sorted(wanted.keys() - arrays.keys()), n=1)
+    for name in arrays.keys() - known:
+        near = difflib.get_close_matches(name, sorted(known - arrays.keys()), n=1)
         findings.append(f"unexpected {name}" + (f" (near {near[0]})" if near else ""))
+    for name in torch_only.keys() & arrays.keys():
+        findings += _misfits(name, arrays[name], torch_only[name].shape, torch_only[name].dtype)
     ready = {}
     for name in wanted.keys() & arrays.keys():
         entry, array = wanted[name], arrays[name]
         target = entry.variable[...]
         shape = _arrange(np.empty(target.shape, np.bool_), entry.leaf.to_torch()).shape
-        if array.shape != shape:
-            findings.append(f"{name} has shape {array.shape}, not {shape}")
-        elif array.dtype != target.dtype:
-            findings.append(f"{name} has dtype {array.dtype}, not {target.dtype}")
-        else:
-            ready[name] = _arrange(array, entry.leaf.to_flax())
+        dtype = np.dtype(entry.leaf.torch_dtype or target.dtype)
+        if misfits := _misfits(name, array, shape, dtype):
+            findings += misfits
+            continue
+        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(target.dtype)
+        if dtype != target.dtype and not np.array_equal(ready[name].astype(dtype), array):
+            findings.append(f"{name} holds values that {target.dtype} does not")
     if findings:
         raise BridgeError("weights do not fit: " + "; ".join(sorted(findings)))
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
         placed = {name: jnp.array(array) for name, array in ready.items()}
         for name, weight in placed.items():
             wanted[name].variable.set_value(weight)
+
+
+def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> list[str]:
+    if array.shape != shape:
+        return [f"{name} has shape {array.shape}, not {shape}"]
+    if array.dtype != dtype:
+        return [f"{name} has dtype {array.dtype}, not {dtype}"]
+    return []
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:

@@ -6,10 +6,19 @@ for the spatial axes of a kernel.
 
 from typing import NamedTuple
 
+import numpy as np
 from flax import nnx
 
 from flaxnets.layers.conv_transpose import _ConvTranspose
 from flaxnets.layers.linear import Bilinear
+from flaxnets.layers.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+)
 
 
 class Leaf(NamedTuple):
@@ -20,11 +29,15 @@ class Leaf(NamedTuple):
         torch: its name in the torch layer's state_dict.
         pattern: einops, "torch's axes -> Flax's axes"; read from right to left on the way
             back. None leaves the array as it is.
+        torch_dtype: of the torch leaf where it is not Flax's: torch counts in int64, which
+            JAX has only under `jax.enable_x64`, so that Flax counts in int32. Values cross
+            exactly or not at all.
     """
 
     flax: str
     torch: str
     pattern: str | None = None
+    torch_dtype: str | None = None
 
     def to_flax(self) -> str | None:
         """The pattern that takes torch's layout to Flax's."""
@@ -35,20 +48,58 @@ class Leaf(NamedTuple):
         return self.pattern and " -> ".join(reversed(self.pattern.split(" -> ")))
 
 
-RULES: dict[type[nnx.Module], tuple[Leaf, ...]] = {
+class TorchOnly(NamedTuple):
+    """What the torch layer holds and the NNX layer has no place or use for.
+
+    It has to be there on the way in, with its shape and dtype, and its value is let go; on
+    the way out it is `value`, as in a fresh torch layer. A rule may say this only of what no
+    result of the NNX layer depends on.
+    """
+
+    torch: str
+    value: np.ndarray
+
+
+Entries = tuple[Leaf | TorchOnly, ...]
+SCALE = (Leaf("scale", "weight"), Leaf("bias", "bias"))
+COUNT = "num_batches_tracked"
+
+RULES: dict[type[nnx.Module], Entries] = {
     nnx.Linear: (Leaf("kernel", "weight", "o i -> i o"), Leaf("bias", "bias")),
     Bilinear: (Leaf("kernel", "weight", "o i j -> i j o"), Leaf("bias", "bias")),
     nnx.Conv: (Leaf("kernel", "weight", "o i ... -> ... i o"), Leaf("bias", "bias")),
     _ConvTranspose: (Leaf("kernel", "weight", "i o ... -> ... o i"), Leaf("bias", "bias")),
+    nnx.LayerNorm: SCALE,
+    nnx.GroupNorm: SCALE,
+    nnx.InstanceNorm: SCALE,
+    nnx.RMSNorm: SCALE[:1],
+    nnx.Embed: (Leaf("embedding", "weight"),),
+    # nnx.BatchNorm keeps no count and, its momentum being a number, needs none.
+    nnx.BatchNorm: (
+        *SCALE,
+        Leaf("mean", "running_mean"),
+        Leaf("var", "running_var"),
+        TorchOnly(COUNT, np.zeros((), np.int64)),
+    ),
+    **dict.fromkeys(
+        (BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d),
+        (
+            Leaf("weight", "weight"),
+            Leaf("bias", "bias"),
+            Leaf("running_mean", "running_mean"),
+            Leaf("running_var", "running_var"),
+            Leaf(COUNT, COUNT, torch_dtype="int64"),
+        ),
+    ),
 }
 
 
-def register(layer: type[nnx.Module], *leaves: Leaf) -> None:
+def register(layer: type[nnx.Module], *leaves: Leaf | TorchOnly) -> None:
     """Teach the bridge a layer type of your own.
 
     Args:
         layer: the NNX class; the rule holds for its subclasses too.
-        *leaves: every weight that it holds itself.
+        *leaves: every weight that it holds itself, and what only the torch layer holds.
 
     >>> class Scale(nnx.Module):
     ...     def __init__(self):
@@ -61,6 +112,6 @@ def register(layer: type[nnx.Module], *leaves: Leaf) -> None:
     RULES[layer] = leaves
 
 
-def rule(layer: type[nnx.Module]) -> tuple[Leaf, ...] | None:
+def rule(layer: type[nnx.Module]) -> Entries | None:
     """The rule of a layer type or of the nearest class that it inherits from."""
     return next((RULES[parent] for parent in layer.__mro__ if parent in RULES), None)

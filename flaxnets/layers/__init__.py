@@ -23,7 +23,28 @@ from flaxnets.layers.adaptive_pooling import (
 )
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from flaxnets.layers.dropout import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
+)
+from flaxnets.layers.embedding import Embedding, EmbeddingBag
 from flaxnets.layers.linear import Bilinear, Linear
+from flaxnets.layers.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+)
 from flaxnets.layers.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -76,6 +97,24 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LayerNorm",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "RMSNorm",
+    "LocalResponseNorm",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "AlphaDropout",
+    "FeatureAlphaDropout",
+    "Embedding",
+    "EmbeddingBag",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",

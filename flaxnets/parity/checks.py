@@ -20,10 +20,11 @@ from flaxnets.parity.pair import Pair, Result, channels_moved, named
 from flaxnets.parity.report import Report, Row
 from flaxnets.specs import Input
 from flaxnets.training import TrainStep, optimizers
-from flaxnets.training.objectives import Objective
+from flaxnets.training.objectives import Objective, apply
 from torch_ref.arrays import tensors
 
 STEPS = 3  # of training, where steps are compared with each other
+NOISE = 1e-12  # an update that is this much smaller than the largest is a rounded zero
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
 FLOAT32_DRAWS = 8
@@ -50,6 +51,28 @@ def forward(subject: Subject) -> Finding:
     truth = subject.pair.torch_result()
     other = subject.pair.flax_result(truth)
     return Finding(*_swap(compare(truth.outputs, other.outputs), tolerances.FLOAT64))
+
+
+def forward_train(subject: Subject) -> Finding:
+    """Outputs in training mode agree in float64: batch statistics, and the same random numbers."""
+    ours = subject.pair.flax_trained(1)
+    truth = subject.pair.torch_trained(1, ours.draws)
+    other = {
+        name: np.moveaxis(value, -1, 1)
+        if name in truth.outputs and channels_moved(value, truth.outputs[name])
+        else value
+        for name, value in ours.outputs.items()
+    }
+    return Finding(*_swap(compare(truth.outputs, other), tolerances.FLOAT64))
+
+
+def buffers(subject: Subject) -> Finding:
+    """Running statistics agree in float64 after several passes in training mode."""
+    ours = subject.pair.flax_trained(STEPS)
+    truth = subject.pair.torch_trained(STEPS, ours.draws)
+    if not truth.buffers and not ours.buffers:
+        return Finding(0.0, tolerances.FLOAT64, "no buffers")
+    return Finding(*_swap(compare(truth.buffers, ours.buffers), tolerances.FLOAT64))
 
 
 def intermediates(subject: Subject) -> Finding:
@@ -131,9 +154,7 @@ def initialisation(subject: Subject) -> Finding:
     worst = Finding(0.0, 1.0, "no weights")
     for name, values in flax.items():
         bound = tolerances.KOLMOGOROV_SMIRNOV * (1 / values.size + 1 / ours[name].size) ** 0.5
-        found = Finding(
-            float(scipy.stats.ks_2samp(values, ours[name], method="asymp").statistic), bound, name
-        )
+        found = Finding(_distance(values, ours[name]), bound, name)
         if worst.worst == "no weights" or found.error / bound > worst.error / worst.bound:
             worst = found
     return worst
@@ -212,8 +233,10 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
     check.__name__: check
     for check in (
         forward,
+        forward_train,
         intermediates,
         gradients,
+        buffers,
         round_trip,
         initialisation,
         compiled,
@@ -295,10 +318,16 @@ def _run(chosen: Callable[[Subject], Finding], subject: Subject) -> Finding:
 
 
 def _projection(model: Any, batch: Any, rngs: nnx.Rngs) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """An objective for any model: the mean square of its outputs."""
+    """An objective for any model: a mean square of its outputs, each with its own weight.
+
+    Without the weights it would be flat behind a normalisation, whose mean square is fixed.
+    """
     inputs, _ = batch
-    outputs = named(model(*inputs)).values()
-    return sum((jnp.mean(output**2) for output in outputs), jnp.zeros(())), {}
+    loss = jnp.zeros(())
+    for output in named(apply(model, rngs, *inputs)).values():
+        weights = jnp.linspace(0, 1, output.size, dtype=output.dtype).reshape(output.shape)
+        loss += jnp.mean(weights * output**2)
+    return loss, {}
 
 
 def _swap(difference: tuple[float, str], bound: float) -> tuple[float, float, str]:
@@ -319,11 +348,19 @@ def _numpy(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
-    """How far the parameters went, so that an error is judged against the update."""
-    pairs = zip(after.params, before.params, strict=True)
+    """How far the parameters and buffers went, so that an error is judged against the update."""
+    params, buffers = (
+        [np.asarray(new) - np.asarray(old) for new, old in zip(news, olds, strict=True)]
+        for news, olds in ((after.params, before.params), (after.rest, before.rest))
+    )
+    sizes = [np.max(np.abs(update), initial=0.0) for update in params]
+    # A gradient that is zero (of a bias in front of BatchNorm) is computed as rounding noise.
+    noise = NOISE * max(sizes, default=0.0)
+    params = [u if size > noise else 0 * u for u, size in zip(params, sizes, strict=True)]
     return {
-        f"update of parameter {index}": np.asarray(new) - np.asarray(old)
-        for index, (new, old) in enumerate(pairs)
+        f"update of {kind} {index}": update
+        for kind, updates in (("parameter", params), ("buffer", buffers))
+        for index, update in enumerate(updates)
     }
 
 
@@ -350,6 +387,13 @@ def _torch_bits(model: torch.nn.Module) -> dict[str, bytes]:
         else value.reshape(1).view(torch.uint8).numpy().tobytes()
         for name, value in model.state_dict().items()
     }
+
+
+def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Kolmogorov's and Smirnov's distance of two samples; two constants are equal or not."""
+    if ours.dtype.kind != "f" or (ours.size > 1 and np.ptp(ours) == np.ptp(theirs) == 0):
+        return 0.0 if ours[0] == theirs[0] else np.inf
+    return float(scipy.stats.ks_2samp(ours, theirs, method="asymp").statistic)
 
 
 def _pooled(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

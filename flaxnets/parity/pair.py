@@ -18,7 +18,9 @@ from flax import nnx
 from flaxnets import bridge
 from flaxnets.recording import recorded
 from flaxnets.specs import Input
+from flaxnets.training.objectives import apply
 from torch_ref.arrays import channels_first, tensor, tensors
+from torch_ref.random import replay
 
 TORCH_DTYPES = {
     "float64": torch.float64,
@@ -33,6 +35,14 @@ class Result(NamedTuple):
 
     outputs: dict[str, np.ndarray]
     gradients: dict[str, np.ndarray]
+
+
+class Trained(NamedTuple):
+    """What passes in training mode left behind, by name, buffers in torch's layouts."""
+
+    outputs: dict[str, np.ndarray]
+    buffers: dict[str, np.ndarray]
+    draws: list[tuple[int, ...]]
 
 
 class Pair:
@@ -180,6 +190,44 @@ class Pair:
                 )
         return Result(aligned, gradients)
 
+    def torch_trained(self, passes: int, draws: Sequence[tuple[int, ...]]) -> Trained:
+        """Training-mode passes of the torch model, which draws what Flax drew in each."""
+        model = self.torch_model().train()
+        for index in range(passes):
+            with replay(index, draws):
+                outputs = named(model(*self.redrawn(index).torch_inputs()))
+        state = {name: value.numpy() for name, value in model.state_dict().items()}
+        buffers = state.keys() - dict(model.named_parameters()).keys()
+        return Trained(
+            {name: output.detach().numpy() for name, output in outputs.items()},
+            {name: state[name] for name in buffers},
+            list(draws),
+        )
+
+    def flax_trained(self, passes: int) -> Trained:
+        """Training-mode passes of the Flax model: last outputs, buffers, draws of one pass."""
+        model = self.flax_model()
+        training = nnx.view(
+            model, deterministic=False, use_running_average=False, raise_if_not_found=False
+        )
+        graph, state = nnx.split(training)
+
+        def forward(state, inputs, seed):
+            model = nnx.merge(graph, state, copy=True)
+            outputs = named(apply(model, nnx.Rngs(jax.random.key(seed)), *inputs))
+            return outputs, nnx.state(model)
+
+        draws = _draws(jax.make_jaxpr(forward)(state, self.flax_inputs(), 0).jaxpr)
+        jitted = self._compiled.setdefault("forward in training", jax.jit(forward))
+        for index in range(passes):
+            outputs, state = jitted(state, self.redrawn(index).flax_inputs(), index)
+        statistics = nnx.filter_state(state, nnx.BatchStat)
+        return Trained(
+            {name: np.asarray(output) for name, output in outputs.items()},
+            bridge.state_dict(model, statistics),
+            draws,
+        )
+
     def _cotangents(self, outputs: dict[str, Any]) -> list[np.ndarray]:
         rng = np.random.Generator(np.random.Philox(self._cotangent_seed))
         return [rng.standard_normal(tuple(output.shape), np.float32) for output in outputs.values()]
@@ -213,6 +261,18 @@ class Pair:
         with recorded(model, record):
             model(*self.flax_inputs())
         return found
+
+
+def _draws(jaxpr: Any) -> list[tuple[int, ...]]:
+    """The shapes of the random arrays that a computation draws, in order."""
+    shapes = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "random_bits":
+            shapes.append(tuple(equation.params["shape"]))
+        for value in equation.params.values():
+            if hasattr(value, "jaxpr"):
+                shapes += _draws(value.jaxpr)
+    return shapes
 
 
 def _factory(model: Any, kind: type) -> Callable[[int], Any]:

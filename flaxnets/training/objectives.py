@@ -3,6 +3,7 @@
 Axes: b batch, k classes.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ def classification(outputs: str = "logits") -> Objective:
 
     def objective(model, batch, rngs):
         inputs, labels = batch
-        scores = model(inputs)
+        scores = apply(model, rngs, inputs)
         logs = (
             log_probabilities(scores) if outputs == "probabilities" else jax.nn.log_softmax(scores)
         )
@@ -34,6 +35,18 @@ def classification(outputs: str = "logits") -> Objective:
         return loss, {"accuracy": accuracy(scores, labels)}
 
     return objective
+
+
+def apply(model: Any, rngs: nnx.Rngs | None, *inputs: Any) -> Any:
+    """The outputs of a model, which gets `rngs` if it is one that takes them.
+
+    >>> apply(lambda x: x + 1, nnx.Rngs(0), 1)
+    2
+    """
+    call = model.__call__ if isinstance(model, nnx.Module) else model
+    if "rngs" in inspect.signature(call).parameters:
+        return model(*inputs, rngs=rngs)
+    return model(*inputs)
 
 
 def log_probabilities(probabilities: jax.Array) -> jax.Array:
