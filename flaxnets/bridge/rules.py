@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from flax import nnx
 
+from flaxnets.layers.activation import PReLU
+
 
 class Leaf(NamedTuple):
     """One weight of a layer.
@@ -35,6 +37,7 @@ class Leaf(NamedTuple):
 RULES: dict[type[nnx.Module], tuple[Leaf, ...]] = {
     nnx.Linear: (Leaf("kernel", "weight", "o i -> i o"), Leaf("bias", "bias")),
     nnx.Conv: (Leaf("kernel", "weight", "o i ... -> ... i o"), Leaf("bias", "bias")),
+    PReLU: (Leaf("weight", "weight"),),
 }
 
 
