@@ -167,14 +167,16 @@ def embeddings():
         yield Case("hinge_embedding_loss", arrays, {"margin": margin})
     for margin, shape in itertools.product((0.0, 0.5), ((6,), ())):
         pair = {"input1": quarters(*shape, 3), "input2": quarters(*shape, 3)}
-        yield Case("cosine_embedding_loss", pair | {"target": np.sign(signs(*shape)).astype(int)},
-                   {"margin": margin})  # fmt: skip
-        ranked = {"input1": quarters(6), "input2": quarters(6), "target": signs(6)}
+        pair["target"] = np.asarray(signs(*shape)).astype(int)
+        yield Case("cosine_embedding_loss", pair, {"margin": margin})
+        ranked = {"input1": quarters(6, 7), "input2": quarters(6, 7), "target": signs(6, 7)}
         yield Case("margin_ranking_loss", ranked, {"margin": margin})
-    triplet = {name: quarters(8, 2) for name in ("anchor", "positive", "negative")}
+    right = {"input1": np.eye(3)[:2], "input2": np.eye(3)[1:], "target": np.array([-1, 1])}
+    yield Case("cosine_embedding_loss", right)  # a cosine of 0, which is the margin
+    triplet = {name: quarters(40, 2) for name in ("anchor", "positive", "negative")}
     triplet["anchor"][:2] = triplet["positive"][:2]
-    for p, swap, eps in itertools.product(
-        (1.0, 2.0, 3.0, 0.5, math.inf), (False, True), (0.0, 1e-6)
+    for p, (swap, eps) in itertools.product(
+        (1.0, 2.0, 3.0, 0.5, math.inf), ((False, 0.0), (True, 1e-6))
     ):
         yield Case("triplet_margin_loss", triplet, {"p": p, "swap": swap, "eps": eps})
     for margin, swap in itertools.product((0.5, 1.0), (False, True)):
