@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from flax import nnx
 
+from flaxnets.layers.activation import PReLU
 from flaxnets.layers.conv_transpose import _ConvTranspose
 from flaxnets.layers.linear import Bilinear
 from flaxnets.layers.normalization import (
@@ -91,6 +92,7 @@ RULES: dict[type[nnx.Module], Entries] = {
             Leaf(COUNT, COUNT, torch_dtype="int64"),
         ),
     ),
+    PReLU: (Leaf("weight", "weight"),),
 }
 
 
