@@ -384,15 +384,15 @@ def test_torch_raises_too():
 def test_zero_gradient_in_compiled():
     """A bias in front of BatchNorm, whose gradient is rounding noise, does not fail `compiled`."""
 
-    def create(seed):
-        torch.manual_seed(seed)
-        return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    def objective(model, batch, rngs):
+        inputs, weights = batch
+        return 100 * jnp.mean(weights * model(inputs) ** 2), {}  # so large that the noise shows
 
     parity.check(
-        lambda seed: nnx.Sequential(
-            layers.Linear(4, 3, rngs=nnx.Rngs(seed)), layers.BatchNorm1d(3)
-        ),
-        create,
-        [Input(name="x", shape=(6, 4), axes="bf")],
-        ["compiled", "lowering"],
+        nnx.Sequential(layers.Conv2d(3, 4, 3, rngs=nnx.Rngs(0)), layers.BatchNorm2d(4)),
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)),
+        [Input(name="x", shape=(4, 6, 5, 3), axes="bhwc")],
+        ["compiled", "lowering", "float32"],
+        objective=objective,
+        targets=np.random.default_rng(0).random((4, 4, 3, 4)),
     ).raise_if_failed()
