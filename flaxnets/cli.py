@@ -92,10 +92,9 @@ class Train(Generic[SpecT]):
         out = self.out or Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         outcome = train(self.spec, self.recipe, out)
         console = _console()
-        console.print(
-            f"test accuracy {outcome.accuracy:.2%} on {len(outcome.test_labels)} images",
-            highlight=False,
-        )
+        for name, value in outcome.figures.items():
+            shown = f"{value:.2%}" if name == "test_accuracy" else f"{value:.5g}"
+            console.print(f"{name.replace('_', ' ')} {shown}", highlight=False)
         console.print(f"wrote {outcome.out}", highlight=False)
         return 0
 

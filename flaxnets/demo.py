@@ -1,23 +1,30 @@
 """The whole library in one go: train LeNet in JAX, carry it to PyTorch, prove both equal."""
 
 import base64
-import importlib
 import io
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import flaxnets
-from flaxnets import bridge, parity, specs
+from flaxnets import bridge, parity, pictures, specs
 from flaxnets.bridge.files import atomic
+from flaxnets.pictures import FLAX_COLOUR, TORCH_COLOUR
 from flaxnets.run import Outcome, Recipe, train
 from torch_ref.arrays import tensors
 from torch_ref.training.loop import predict
 
-FILES = ("spec.json", "metrics.jsonl", "model.safetensors", "report.html")
+FILES = (
+    "spec.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "loss.png",
+    "confusion.png",
+    "report.html",
+)
 DIGITS = 12  # shown in the report
-FLAX_COLOUR, TORCH_COLOUR = "#1f6fb2", "#d1495b"
 
 
 def demo(out: Path, console: Console) -> int:
@@ -31,14 +38,14 @@ def demo(out: Path, console: Console) -> int:
     for name in FILES:
         (out / name).unlink(missing_ok=True)
     outcome = train(spec, Recipe(steps=1200), out)
-    console.print(f"JAX test accuracy    {outcome.accuracy:.2%}", highlight=False)
+    console.print(f"JAX test accuracy    {outcome.figures['test_accuracy']:.2%}", highlight=False)
 
     twin = flaxnets.build(spec, "torch", seed=1)
     twin.load_state_dict(tensors(bridge.read(out / "model.safetensors")))
-    classes = predict(twin, outcome.test_inputs, spec.inputs(1)[0].axes).argmax(-1)
-    equal = int(np.sum(classes == outcome.predictions))
+    classes = predict(twin, outcome.inputs, spec.inputs(1)[0].axes).argmax(-1)
+    equal = int(np.sum(classes == outcome.outputs.argmax(-1)))
     count = len(classes)
-    share = np.mean(classes == outcome.test_labels)
+    share = np.mean(classes == outcome.targets)
     console.print(
         f"torch test accuracy  {share:.2%}, same weights; "
         f"{equal} of {count} predictions are the same",
@@ -55,13 +62,14 @@ def demo(out: Path, console: Console) -> int:
 
 
 def _page(outcome: Outcome, classes: np.ndarray, report: parity.Report) -> str:
-    same = np.sum(classes == outcome.predictions)
+    accuracy = outcome.figures["test_accuracy"]
+    same = np.sum(classes == outcome.outputs.argmax(-1))
     before = f"""
 <p>LeNet was trained for {len(outcome.losses)} steps with jitted JAX on real MNIST digits and
-finds {outcome.accuracy:.2%} of {len(classes)} test digits. The torch twin was given the same
+finds {accuracy:.2%} of {len(classes)} test digits. The torch twin was given the same
 weights: {same} of its {len(classes)} predictions are the same.</p>
 <h2>Loss</h2>
-<p>{_picture(_draw_loss(outcome.losses), "loss against training step")}</p>
+<p>{_picture(pictures.loss(outcome.losses), "loss against training step")}</p>
 <h2>Digits and what both backends see in them</h2>
 <p>{_picture(_draw_digits(outcome, classes), "test digits with both predictions")}</p>
 """
@@ -75,28 +83,19 @@ def _picture(figure, alt: str) -> str:
     return f'<img alt="{alt}" src="data:image/png;base64,{code}">'
 
 
-def _draw_loss(losses: list[float]):
-    figure = importlib.import_module("matplotlib.figure").Figure((8, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(1, len(losses) + 1), losses, color=FLAX_COLOUR, linewidth=1)
-    axes.set(xlabel="training step", ylabel="cross-entropy (nats)", yscale="log")
-    axes.grid(alpha=0.3)
-    return figure
-
-
 def _draw_digits(outcome: Outcome, classes: np.ndarray):
     """A row of evenly spaced test digits and one, if there are as many, of wrong ones."""
-    wrong = np.flatnonzero(outcome.predictions != outcome.test_labels)
+    wrong = np.flatnonzero(outcome.outputs.argmax(-1) != outcome.targets)
     wrong = wrong[:: max(1, len(wrong) * 2 // DIGITS)][: DIGITS // 2]
     even = np.linspace(0, len(classes) - 1, DIGITS - len(wrong)).astype(int)
     chosen = [*even, *wrong]
-    figure = importlib.import_module("matplotlib.figure").Figure((8, 3.4), layout="constrained")
+    figure = Figure((8, 3.4), layout="constrained")
     for index, axes in zip(chosen, figure.subplots(2, DIGITS // 2).flat, strict=True):
-        axes.imshow(outcome.test_inputs[index, ..., 0], cmap="gray_r")
+        axes.imshow(outcome.inputs[index, ..., 0], cmap="gray_r")
         axes.set_axis_off()
-        verdict = "" if classes[index] == outcome.test_labels[index] else "  wrong"
-        axes.set_title(f"is {outcome.test_labels[index]}{verdict}", fontsize=10)
-        axes.text(0.02, -0.1, f"JAX {outcome.predictions[index]}", color=FLAX_COLOUR,
+        verdict = "" if classes[index] == outcome.targets[index] else "  wrong"
+        axes.set_title(f"is {outcome.targets[index]}{verdict}", fontsize=10)
+        axes.text(0.02, -0.1, f"JAX {outcome.outputs.argmax(-1)[index]}", color=FLAX_COLOUR,
                   transform=axes.transAxes)  # fmt: skip
         axes.text(0.98, -0.1, f"torch {classes[index]}", color=TORCH_COLOUR,
                   transform=axes.transAxes, ha="right")  # fmt: skip

@@ -1,13 +1,15 @@
 """One training run, from a spec to files on disk, in either backend.
 
-A run leaves `spec.json`, `metrics.jsonl` (a line a step) and `model.safetensors` behind.
+A run leaves `spec.json`, `metrics.jsonl` (a line a step, then the final figures),
+`model.safetensors` and pictures behind.
 """
 
-import importlib
+import importlib.util
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,40 +19,84 @@ import flaxnets
 from flaxnets import bridge, data, specs, training
 from flaxnets.bridge.convert import as_numpy
 from flaxnets.bridge.files import atomic
-from flaxnets.training import objectives, optimizers
+from flaxnets.training import Phase, objectives, optimizers
 from flaxnets.training.loop import TrainingError
 from flaxnets.training.progress import ProgressLog
+
+STEPS, BATCH_SIZE, LR = 500, 64, 1e-3  # where neither user nor network says otherwise
+GRID = 64  # samples that a generative network is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained; what is None is the network's own or a common default.
 
     Attributes:
         backend: the twin that is trained.
-        data: a data set by name; None for the network's own.
+        data: a data set by name.
         data_dir: a folder of IDX files to read in its place.
-        steps: how many batches.
-        batch_size: examples a batch.
-        optimizer: with torch's defaults but for `lr`.
-        lr: learning rate.
-        seed: of weights, order of examples and dropout.
+        steps: how many batches; 500 if nothing is said.
+        epochs: how many times through the data, in place of steps.
+        batch_size: examples a batch; 64, or all if there are fewer.
+        optimizer: with torch's defaults but for what is given here.
+        lr: learning rate; 0.001 if nothing is said.
+        betas: of adam and adamw.
+        noise: standard deviation of the noise that a reconstruction has to take away.
+        seed: of weights, order of examples and random numbers.
     """
 
     backend: Literal["flax", "torch"] = "flax"
     data: str | None = None
     data_dir: Path | None = None
-    steps: int = 500
-    batch_size: int = 64
-    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
-    lr: float = 1e-3
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    lr: float | None = None
+    betas: tuple[float, float] | None = None
+    noise: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise TrainingError(f"steps {self.steps} is too small; use 1 or more")
-        if not 0 < self.lr < float("inf"):
+        for name in ("steps", "epochs", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise TrainingError(f"{name} {value} is too small; use 1 or more")
+        if self.steps and self.epochs:
+            raise TrainingError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
             raise TrainingError(f"lr {self.lr} is not a positive number")
+        if self.noise < 0:
+            raise TrainingError(f"noise {self.noise} is negative; use 0 or more")
+        if self.betas and self.optimizer == "sgd":
+            raise TrainingError(f"betas {self.betas} are of adam and adamw, not of sgd")
+
+    def settled(self, spec: specs.Spec, examples: int) -> "Recipe":
+        """The recipe with nothing left open, for a network and a number of examples."""
+        own = spec.recipe(self.data or spec.data)
+        if self.optimizer not in (None, own.get("optimizer")):
+            own = {name: value for name, value in own.items() if name not in ("lr", "betas")}
+        if self.steps or self.epochs:
+            own = {name: value for name, value in own.items() if name not in ("steps", "epochs")}
+        open_ = {name for name, value in vars(self).items() if value is None}
+        recipe = replace(self, **{name: own[name] for name in open_ & own.keys()})
+        batch_size = recipe.batch_size or min(BATCH_SIZE, examples)
+        steps = recipe.epochs * (examples // batch_size) if recipe.epochs else recipe.steps
+        return replace(
+            recipe,
+            data=recipe.data or spec.data,
+            batch_size=batch_size,
+            steps=recipe.epochs * (examples // batch_size)
+            if recipe.epochs
+            else recipe.steps or STEPS,
+            epochs=None,
+            optimizer=recipe.optimizer or "adam",
+            lr=recipe.lr or LR,
+        )
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """What the optimizer is made with, in either backend."""
+        return {"lr": self.lr, **({"betas": self.betas} if self.betas else {})}
 
 
 @dataclass(frozen=True)
@@ -59,22 +105,29 @@ class Outcome:
 
     Attributes:
         losses: one a step.
-        test_inputs: as the network ate them.
-        test_labels: of these.
-        predictions: the trained network's classes for these.
+        figures: final ones by name.
+        inputs: of the test, as the network eats them.
+        targets: of these.
+        outputs: of the trained network for these, in Flax's layout.
+        samples: that a generative network made, in Flax's layout.
         out: the folder with the run's files.
     """
 
     losses: list[float]
-    test_inputs: np.ndarray
-    test_labels: np.ndarray
-    predictions: np.ndarray
+    figures: dict[str, float]
+    inputs: np.ndarray
+    targets: np.ndarray
+    outputs: np.ndarray
+    samples: np.ndarray | None
     out: Path
 
-    @property
-    def accuracy(self) -> float:
-        """The share of test examples whose class was found."""
-        return float(np.mean(self.predictions == self.test_labels))
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network of either backend: its weights, and `call(inputs, axes, part)`."""
+
+    weights: dict[str, np.ndarray]
+    call: Callable[[np.ndarray, str, str | None], np.ndarray]
 
 
 def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
@@ -88,16 +141,15 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} is there and not empty; choose another folder")
     chosen = data.load(recipe.data or spec.data, recipe.data_dir)
-    (eaten,) = spec.inputs(1)
-    if chosen.num_classes > (classes := spec.num_classes):  # type: ignore[attr-defined]
-        raise data.DataError(
-            f"{chosen.name} has {chosen.num_classes} classes but num_classes is {classes}"
-        )
-    train_inputs, test_inputs = (
-        data.fit_to(images, eaten.shape, eaten.axes)
-        for images in (chosen.train_images, chosen.test_images)
+    _check_targets(spec, chosen)
+    eaten = spec.examples(1)
+    inputs, test_inputs = (
+        data.fit_to(given, eaten.shape, eaten.axes)
+        for given in (chosen.train_inputs, chosen.test_inputs)
     )
-    batches = data.batches(train_inputs, chosen.train_labels, recipe.batch_size, recipe.seed)
+    recipe = recipe.settled(spec, len(inputs))
+    assert recipe.batch_size is not None  # as settled
+    batches = data.batches(inputs, chosen.train_targets, recipe.batch_size, recipe.seed)
     first = next(batches)  # an impossible batch size shows before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "spec.json") as file:
@@ -105,7 +157,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
     losses: list[float] = []
     with (
         open(out / "metrics.jsonl", "w", buffering=1) as lines,
-        ProgressLog(f"{spec.name} ({recipe.backend})", recipe.steps) as progress,
+        ProgressLog(f"{spec.name} ({recipe.backend})", recipe.steps or 0) as progress,
     ):
         began = time.perf_counter()
 
@@ -115,45 +167,132 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
             lines.write(json.dumps(line) + "\n")
             progress(step, metrics)
 
-        engine: Callable[..., Engine] = _flax if recipe.backend == "flax" else _torch
-        weights, predict = engine(spec, recipe, _chain(first, batches), on_step)
-        predictions = predict(test_inputs).argmax(-1)
-        outcome = Outcome(losses, test_inputs, chosen.test_labels, predictions, out)
-        last = {"step": recipe.steps, "test_accuracy": outcome.accuracy}
-        lines.write(json.dumps(last) + "\n")
-    bridge.write(weights, out / "model.safetensors")
+        engine = _flax if recipe.backend == "flax" else _torch
+        trained = engine(spec, recipe, chain([first], batches), on_step)
+        outcome = _test(spec, trained, losses, test_inputs, chosen.test_targets, out)
+        lines.write(json.dumps({"step": recipe.steps, **outcome.figures}) + "\n")
+    bridge.write(trained.weights, out / "model.safetensors")
+    _draw(spec, outcome)
     return outcome
 
 
-Engine = tuple[dict[str, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+def _check_targets(spec: specs.Spec, chosen: data.Dataset) -> None:
+    """Labels within the network's classes, numbers as many as its outputs."""
+    wanted = spec.targets(1)
+    if wanted is None:
+        return
+    if (wanted.high is None) != (chosen.num_classes is None):
+        kind = "labels" if wanted.high else "numbers"
+        raise data.DataError(f"{spec.name} is trained towards {kind}, which {chosen.name} lacks")
+    if wanted.high is not None and (chosen.num_classes or 0) > wanted.high:
+        raise data.DataError(
+            f"{chosen.name} has {chosen.num_classes} classes but num_classes is {wanted.high}"
+        )
+    if wanted.high is None and chosen.train_targets.shape[1:] != wanted.shape[1:]:
+        raise data.DataError(
+            f"{chosen.name} has targets {chosen.train_targets.shape[1:]}, "
+            f"{spec.name} outputs {wanted.shape[1:]}"
+        )
 
 
-def _flax(spec: specs.Spec, recipe: Recipe, batches: Any, on_step: Callable) -> Engine:
-    objective = objectives.BY_TASK[spec.task](spec.outputs)
-    optimizer = optimizers.BY_NAME[recipe.optimizer](lr=recipe.lr)
-    model = flaxnets.build(spec, "flax", recipe.seed)
-    step = training.TrainStep(model, objective, optimizer, recipe.seed)
-    trained = step.model(training.fit(step, batches, recipe.steps, on_step))
-    return bridge.state_dict(trained), lambda inputs: training.predict(trained, inputs)
+def _flax(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callable) -> Trained:
+    assert recipe.optimizer is not None
+    assert recipe.steps is not None  # as settled
+    create = optimizers.BY_NAME[recipe.optimizer]
+    phases = [
+        Phase(objective, create(**recipe.optimizer_options), part)
+        for part, objective in objectives.phases(spec.task, spec.outputs, recipe.noise).items()
+    ]
+    step = training.TrainStep(flaxnets.build(spec, "flax", recipe.seed), *phases, seed=recipe.seed)
+    model = step.model(training.fit(step, batches, recipe.steps, on_step))
+    return Trained(
+        bridge.state_dict(model),
+        lambda inputs, axes, part: training.predict(model, inputs, part or "__call__"),
+    )
 
 
-def _torch(spec: specs.Spec, recipe: Recipe, batches: Any, on_step: Callable) -> Engine:
-    ref = {
-        name: importlib.import_module(f"torch_ref.training.{name}")
-        for name in ("loop", "objectives", "optimizers")
-    }
-    objective = ref["objectives"].BY_TASK[spec.task](spec.outputs)
+def _torch(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callable) -> Trained:
+    import torch
+
+    from torch_ref.training import loop
+    from torch_ref.training import objectives as torch_objectives
+    from torch_ref.training import optimizers as torch_optimizers
+
+    assert recipe.optimizer is not None
+    assert recipe.steps is not None  # as settled
+    create = torch_optimizers.BY_NAME[recipe.optimizer]
     model = flaxnets.build(spec, "torch", recipe.seed)
-    optimizer = ref["optimizers"].BY_NAME[recipe.optimizer](model.parameters(), lr=recipe.lr)
-    (eaten,) = spec.inputs(1)
+    phases = [
+        loop.Phase(
+            objective, create(loop.parameters(model, part), **recipe.optimizer_options), part
+        )
+        for part, objective in torch_objectives.phases(
+            spec.task, spec.outputs, recipe.noise
+        ).items()
+    ]
     try:
-        ref["loop"].fit(model, objective, optimizer, batches, recipe.steps, eaten.axes, on_step)
-    except ref["loop"].TrainingError as error:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            loop.fit(model, phases, batches, recipe.steps, spec.examples(1).axes, on_step)
+    except loop.TrainingError as error:
         raise TrainingError(str(error)) from None
-    weights = {name: as_numpy(value) for name, value in model.state_dict().items()}
-    return weights, lambda inputs: ref["loop"].predict(model, inputs, eaten.axes)
+    return Trained(
+        {name: as_numpy(value) for name, value in model.state_dict().items()},
+        lambda inputs, axes, part: loop.predict(model, inputs, axes, part or "forward"),
+    )
 
 
-def _chain(first: Any, rest: Any) -> Any:
-    yield first
-    yield from rest
+def _test(
+    spec: specs.Spec,
+    trained: Trained,
+    losses: list[float],
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    out: Path,
+) -> Outcome:
+    """Figures on examples that the network has not seen, and samples if it makes any."""
+    rng = np.random.Generator(np.random.Philox(0))
+    samples = None
+    if spec.task == "gan":
+        (noise,) = spec.inputs(GRID)
+        samples = trained.call(rng.standard_normal(noise.shape, np.float32), "bhwc", "generator")
+        samples = (samples + 1) / 2
+        real, fake = (
+            trained.call(2 * images - 1, "bhwc", "discriminator")
+            for images in (inputs[:GRID], samples)
+        )
+        figures = {"test_real": float(real.mean()), "test_fake": float(fake.mean())}
+        return Outcome(losses, figures, inputs, targets, real, samples, out)
+    outputs = trained.call(inputs, spec.examples(1).axes, None)
+    if spec.task == "classification":
+        figures = {"test_accuracy": float(np.mean(outputs.argmax(-1) == targets))}
+    elif spec.task == "regression":
+        gap = outputs - targets
+        figures = {"test_mse": float(np.mean(gap**2)), "test_mae": float(np.mean(np.abs(gap)))}
+    else:
+        figures = {
+            "test_mse": float(np.mean((outputs - inputs) ** 2)),
+            "test_mse_of_the_mean": float(np.mean((inputs.mean(0) - inputs) ** 2)),
+        }
+    if spec.task == "vae":
+        codes = rng.standard_normal((GRID, spec.n_latent), np.float32)  # type: ignore[attr-defined]
+        samples = trained.call(codes, "bf", "decode")
+    return Outcome(losses, figures, inputs, targets, outputs, samples, out)
+
+
+def _draw(spec: specs.Spec, outcome: Outcome) -> None:
+    """The pictures that a person would want to see, where matplotlib is there to draw them."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from flaxnets import pictures
+
+    pictures.save(pictures.loss(outcome.losses), outcome.out / "loss.png")
+    if spec.task == "classification":
+        classes = outcome.outputs.argmax(-1)
+        figure = pictures.confusion(outcome.targets, classes, outcome.outputs.shape[-1])
+        pictures.save(figure, outcome.out / "confusion.png")
+    if spec.task in ("reconstruction", "vae") and outcome.inputs.ndim == 4:
+        figure = pictures.reconstructions(outcome.inputs, outcome.outputs)
+        pictures.save(figure, outcome.out / "reconstructions.png")
+    if outcome.samples is not None:
+        pictures.save(pictures.samples(outcome.samples), outcome.out / "samples.png")

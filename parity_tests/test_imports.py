@@ -31,7 +31,7 @@ model = create("lenet", "torch", variant="tiny")
 batch = np.ones((4, 18, 18, 2), np.float32), np.zeros(4, np.int32)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 losses = []
-loop.fit(model, objectives.classification(), optimizer, [batch] * 3, 3, "bhwc",
+loop.fit(model, [loop.Phase(objectives.classification(), optimizer)], [batch] * 3, 3, "bhwc",
          lambda step, metrics: losses.append(metrics["loss"]))
 assert losses[2] < losses[0]
 """

@@ -12,6 +12,9 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": packaged.mnist,
     "digits": packaged.digits,
     "fashion-mnist": idx.fashion_mnist,
+    "diabetes": packaged.diabetes,
+    "binary": packaged.binary,
+    "binary-sums": packaged.binary_sums,
 }
 
 
@@ -21,7 +24,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
-    """A data set of images, by name or, as IDX files, from a folder.
+    """A data set by name or, as IDX files, from a folder.
 
     Args:
         name: one of `names()`; any name will do for a folder.
@@ -31,7 +34,7 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     Raises:
         DataError: an unknown name, a missing package or file, or a broken file.
 
-    >>> load("digits").train_images.shape[1:]
+    >>> load("digits").train_inputs.shape[1:]
     (8, 8, 1)
     """
     if data_dir is not None:

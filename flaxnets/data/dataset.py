@@ -1,4 +1,4 @@
-"""Images with labels, split into training and test, and batches of them in a repeatable order."""
+"""Inputs with targets, split into training and test, and batches in a repeatable order."""
 
 import math
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 
 class DataError(ValueError):
@@ -15,24 +15,25 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images, between 0 and 1, split for good.
+    """Inputs with targets, split for good.
 
-    Axes: n images, h w pixels, c channels.
+    Inputs are images between 0 and 1 (n, h, w, c) or rows of features (n, f); targets are
+    labels (n,), or rows of numbers where `num_classes` is None.
     """
 
     name: str
-    train_images: Float[np.ndarray, "n h w c"]
-    train_labels: Int[np.ndarray, " n"]
-    test_images: Float[np.ndarray, "m h w c"]
-    test_labels: Int[np.ndarray, " m"]
-    num_classes: int
+    train_inputs: Float[np.ndarray, "n *shape"]
+    train_targets: Shaped[np.ndarray, "n *target"]
+    test_inputs: Float[np.ndarray, "m *shape"]
+    test_targets: Shaped[np.ndarray, "m *target"]
+    num_classes: int | None
 
 
 def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2) -> Dataset:
     """Hold out a share of every class: the same images on every machine and version.
 
     >>> half = split("x", np.zeros((4, 1, 1, 1)), np.array([0, 0, 1, 1]), 0.5)
-    >>> half.test_labels.tolist()
+    >>> half.test_targets.tolist()
     [0, 1]
     """
     held_out = np.zeros(len(labels), bool)
@@ -43,29 +44,39 @@ def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2)
         held_out[members[np.arange(count) * len(members) // max(count, 1)]] = True
     return Dataset(
         name=name,
-        train_images=images[~held_out],
-        train_labels=labels[~held_out],
-        test_images=images[held_out],
-        test_labels=labels[held_out],
+        train_inputs=images[~held_out],
+        train_targets=labels[~held_out],
+        test_inputs=images[held_out],
+        test_targets=labels[held_out],
         num_classes=int(labels.max()) + 1,
     )
 
 
-def fit_to(images: Float[np.ndarray, "n h w c"], shape: tuple[int, ...], axes: str) -> np.ndarray:
-    """Images as a network wants them: resized (bilinear, antialiased), grey, or as one row.
+def fit_to(inputs: Float[np.ndarray, "n *x"], shape: tuple[int, ...], axes: str) -> np.ndarray:
+    """Inputs as a network wants them.
+
+    Images are resized (bilinear, antialiased), made grey or repeated over channels, or laid in
+    a row; rows have to fit as they are.
 
     Args:
-        images: with channels last, between 0 and 1.
+        inputs: images with channels last, or rows.
         shape: of the network's input for a batch of any size.
-        axes: of that input: "bhwc", or "bf" for rows of pixels of a square image.
+        axes: of that input: "bhwc", or "bf" for rows of features or pixels.
 
     Raises:
-        DataError: an input that no image can be made to fit.
+        DataError: inputs that cannot be made to fit.
 
     >>> fit_to(np.ones((2, 28, 28, 1), np.float32), (1, 100), "bf").shape
     (2, 100)
     """
-    count, height, width, channels = images.shape
+    if inputs.ndim == 2:
+        if axes != "bf" or inputs.shape[1:] != shape[1:]:
+            raise DataError(
+                f"rows of {inputs.shape[1]} features do not fit an input {axes} {shape[1:]}; "
+                "use another data set or size"
+            )
+        return inputs
+    count, height, width, channels = inputs.shape
     if axes == "bf":
         side = math.isqrt(shape[1] // channels)
         wanted: tuple[int, ...] = (side, side, channels)
@@ -81,20 +92,20 @@ def fit_to(images: Float[np.ndarray, "n h w c"], shape: tuple[int, ...], axes: s
     if wanted[2] != channels:
         if channels != 1 and wanted[2] != 1:
             raise DataError(f"images of {channels} channels do not fit in_channels {wanted[2]}")
-        images = np.repeat(images.mean(axis=3, keepdims=True), wanted[2], axis=3)
+        inputs = np.repeat(inputs.mean(axis=3, keepdims=True), wanted[2], axis=3)
     if (height, width) != wanted[:2]:
-        images = np.asarray(jax.image.resize(images, (count, *wanted), "bilinear"))
-    return images.reshape(count, -1) if axes == "bf" else images
+        inputs = np.asarray(jax.image.resize(inputs, (count, *wanted), "bilinear"))
+    return inputs.reshape(count, -1) if axes == "bf" else inputs
 
 
 def batches(
-    inputs: np.ndarray, labels: np.ndarray, batch_size: int, seed: int = 0
+    inputs: np.ndarray, targets: np.ndarray, batch_size: int, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches without end, reshuffled every epoch; the order follows from seed and epoch alone.
 
     Args:
         inputs: one example a row.
-        labels: one a row.
+        targets: one a row.
         batch_size: examples a batch; the rest of an epoch that fills none is left out.
         seed: of the order.
 
@@ -105,12 +116,12 @@ def batches(
     >>> sorted([*next(stream)[1], *next(stream)[1]]) == [0, 1, 2, 3]
     True
     """
-    if not 1 <= batch_size <= len(labels):
-        raise DataError(f"batch_size {batch_size} is not between 1 and the {len(labels)} examples")
+    if not 1 <= batch_size <= len(targets):
+        raise DataError(f"batch_size {batch_size} is not between 1 and the {len(targets)} examples")
     epoch = 0
     while True:
-        order = np.random.Generator(np.random.Philox(key=(seed, epoch))).permutation(len(labels))
-        for start in range(0, len(labels) - batch_size + 1, batch_size):
+        order = np.random.Generator(np.random.Philox(key=(seed, epoch))).permutation(len(targets))
+        for start in range(0, len(targets) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
-            yield inputs[chosen], labels[chosen]
+            yield inputs[chosen], targets[chosen]
         epoch += 1

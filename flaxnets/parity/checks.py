@@ -2,12 +2,13 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import scipy.stats
 import torch
 from flax import nnx
@@ -15,11 +16,11 @@ from flax import nnx
 from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity import tolerances
-from flaxnets.parity.compare import compare, relative_error
-from flaxnets.parity.pair import Pair, Result, channels_moved, named
+from flaxnets.parity.compare import compare
+from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.report import Report, Row
 from flaxnets.specs import Input
-from flaxnets.training import TrainStep, optimizers
+from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training.objectives import Objective, apply
 from torch_ref.arrays import tensors
 
@@ -39,11 +40,16 @@ class Finding(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is checked: a pair, and the objective and batch that its training step takes."""
+    """What is checked: a pair, and the objectives and batch that its training step takes."""
 
     pair: Pair
-    objective: Objective
+    objectives: Mapping[str, Objective]
     batch: Any
+
+    def step(self, dtype: str, optimizer: optax.GradientTransformation) -> TrainStep:
+        """The training step of the Flax model."""
+        phases = [Phase(objective, optimizer, part) for part, objective in self.objectives.items()]
+        return TrainStep(self.pair.flax_model(dtype), *phases)
 
 
 def forward(subject: Subject) -> Finding:
@@ -57,12 +63,7 @@ def forward_train(subject: Subject) -> Finding:
     """Outputs in training mode agree in float64: batch statistics, and the same random numbers."""
     ours = subject.pair.flax_trained(1)
     truth = subject.pair.torch_trained(1, ours.draws)
-    other = {
-        name: np.moveaxis(value, -1, 1)
-        if name in truth.outputs and channels_moved(value, truth.outputs[name])
-        else value
-        for name, value in ours.outputs.items()
-    }
+    other = subject.pair.aligned(ours.outputs, truth.outputs)
     return Finding(*_swap(compare(truth.outputs, other), tolerances.FLOAT64))
 
 
@@ -89,13 +90,8 @@ def intermediates(subject: Subject) -> Finding:
         if (name in truth and name in other) or name.split("#")[0] in weighty
     }
     truth = {name: value for name, value in truth.items() if name in both}
-    other = {
-        name: np.moveaxis(value, -1, 1)
-        if name in truth and channels_moved(value, truth[name])
-        else value
-        for name, value in other.items()
-        if name in both
-    }
+    other = {name: value for name, value in other.items() if name in both}
+    other = subject.pair.aligned(other, truth)
     if not both and weighty == {""}:  # one bare layer: the output is all there is
         return forward(subject)
     return Finding(*_swap(compare(truth, other), tolerances.FLOAT64))
@@ -168,7 +164,7 @@ def compiled(subject: Subject) -> Finding:
     jitted = jax.jit(lambda state, inputs: nnx.merge(graph, state, copy=True)(*inputs))
     outputs = compare(eager, _numpy(named(jitted(state, inputs))))
 
-    step = TrainStep(model, subject.objective, optimizers.sgd(0.01, momentum=0.9))
+    step = subject.step("float64", optimizers.sgd(1e-4, momentum=0.9))
     batch = _batch(subject.batch, "float64")
     scanned, _ = step.many(
         jax.tree.map(jnp.copy, step.state),
@@ -187,9 +183,9 @@ def compiled(subject: Subject) -> Finding:
 
 def lowering(subject: Subject) -> Finding:
     """The training step lowers for cpu, cuda and tpu, donates its state, calls no host."""
-    model, batch = subject.pair.flax_model("float32"), _batch(subject.batch, "float32")
+    batch = _batch(subject.batch, "float32")
     with jax.enable_x64(False):
-        step = TrainStep(model, subject.objective, optimizers.adam())
+        step = subject.step("float32", optimizers.adam())
         called = re.search(r"\b\w*callback\b", str(jax.make_jaxpr(step.pure)(step.state, batch)))
         if called:  # it would not even lower for several platforms
             return Finding(1.0, tolerances.EXACT, f"the step calls the host by {called.group()}")
@@ -209,21 +205,27 @@ def lowering(subject: Subject) -> Finding:
 def float32(subject: Subject) -> Finding:
     """Outputs and gradients in float32 are about as near to the float64 truth as torch's.
 
-    Errors are means over several draws of weights and inputs, since one draw is noise.
+    Errors and magnitudes are root mean squares over several draws of weights and inputs: one
+    draw is noise, and a gradient that happens to be almost zero would drown the others.
     """
-    pairs = [subject.pair.redrawn(seed) for seed in range(FLOAT32_DRAWS)]
-    theirs, mine = [], []
-    for pair in pairs:
+    theirs: dict[str, list[Gap]] = {}
+    mine: dict[str, list[Gap]] = {}
+    for seed in range(FLOAT32_DRAWS):
+        pair = subject.pair.redrawn(seed)
         truth, reference = pair.torch_result(), pair.torch_result("float32")
         with jax.enable_x64(False):
             ours = pair.flax_result(reference, "float32")
-        theirs.append(_errors(truth, reference))
-        mine.append(_errors(reference, ours, truth))
+        for kind in ("outputs", "gradients"):
+            exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
+            if np.isinf((form := compare(torchs, flaxs)).error):
+                return Finding(np.inf, tolerances.FLOAT32_FLOOR, form.worst)
+            for name, value in exact.items():
+                theirs.setdefault(name, []).append(_gap(value, torchs[name]))
+                mine.setdefault(name, []).append(_gap(value, flaxs[name]))
     worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
-    for name in mine[0]:
-        torch_error = float(np.mean([errors.get(name, 0.0) for errors in theirs]))
-        bound = max(tolerances.FLOAT32_RATIO * torch_error, tolerances.FLOAT32_FLOOR)
-        found = Finding(float(np.mean([errors[name] for errors in mine])), bound, name)
+    for name, gaps in mine.items():
+        bound = max(tolerances.FLOAT32_RATIO * _typical(theirs[name]), tolerances.FLOAT32_FLOOR)
+        found = Finding(_typical(gaps), bound, name)
         if worst.worst == "nothing" or found.error / bound > worst.error / worst.bound:
             worst = found
     return worst
@@ -254,8 +256,8 @@ def check(
     *,
     name: str = "model",
     variant: str = "default",
-    objective: Objective | None = None,
-    targets: Any = None,
+    objectives: Mapping[str, Objective] | None = None,
+    batch: Any = None,
     seed: int = 0,
 ) -> Report:
     """Prove, or disprove, that a Flax and a torch model are the same function.
@@ -271,9 +273,9 @@ def check(
         checks: names from `CHECKS`; None for all.
         name: of the pair, for the report.
         variant: of the pair, for the report.
-        objective: of the training step in `compiled` and `lowering`, called with the batch
-            (inputs, targets); None for a random projection of the outputs.
-        targets: of the objective.
+        objectives: of the training step in `compiled` and `lowering`, by the part of the model
+            that each moves ("" for all); None for a mean square of the outputs.
+        batch: what they are called with; None for (inputs, None).
         seed: of the random weights and inputs.
 
     Raises:
@@ -285,11 +287,9 @@ def check(
     rows = []
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         pair = Pair(flax_model, torch_model, inputs, seed)
-        if objective is None:
-            subject = Subject(pair, _projection, (pair.values, None))
-        else:
-            values = pair.values[0] if len(pair.values) == 1 else pair.values
-            subject = Subject(pair, objective, (values, targets))
+        subject = Subject(
+            pair, objectives or {"": _projection}, (pair.values, None) if batch is None else batch
+        )
         for chosen in checks or CHECKS:
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
@@ -364,16 +364,22 @@ def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _errors(like: Result, other: Result, truth: Result | None = None) -> dict[str, float]:
-    """The error of every array against the truth; shapes and dtypes have to be as in `like`."""
-    errors: dict[str, float] = {}
-    for kind in ("outputs", "gradients"):
-        arrays, others = getattr(like, kind), getattr(other, kind)
-        exact = arrays if truth is None else getattr(truth, kind)
-        if truth is not None and np.isinf((form := compare(arrays, others)).error):
-            return {form.worst: np.inf}
-        errors |= {name: relative_error(exact[name], others[name]) for name in exact}
-    return errors
+class Gap(NamedTuple):
+    """The largest difference from the truth, and the truth's largest magnitude."""
+
+    error: float
+    scale: float
+
+
+def _gap(truth: np.ndarray, other: np.ndarray) -> Gap:
+    error = np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)
+    return Gap(float(error), float(np.max(np.abs(truth), initial=0.0)))
+
+
+def _typical(gaps: list[Gap]) -> float:
+    """The error over several draws, relative to the magnitude over these draws."""
+    error, scale = np.sqrt(np.mean(np.square(gaps), axis=0))
+    return float(error / scale) if scale else float(np.inf if error else 0.0)
 
 
 def _leaves(model: nnx.Module) -> dict[str, bytes]:

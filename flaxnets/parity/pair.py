@@ -6,7 +6,7 @@ float64 runs start from the same point. Axes: see `flaxnets.specs.Input`.
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -162,13 +162,10 @@ class Pair:
         run = self._compiled.setdefault(f"forward {dtype}", jax.jit(forward))
         outputs = {name: np.asarray(x) for name, x in run(params, real, rest, whole).items()}
         moved = {
-            name: name in outputs and channels_moved(outputs[name], output)
+            name: name in outputs and self._channels_last(outputs[name], output)
             for name, output in reference.outputs.items()
         }
-        aligned = {
-            name: np.moveaxis(output, -1, 1) if moved.get(name) else output
-            for name, output in outputs.items()
-        }
+        aligned = self.aligned(outputs, reference.outputs)
         if {n: x.shape for n, x in aligned.items()} != {
             n: x.shape for n, x in reference.outputs.items()
         }:
@@ -227,6 +224,33 @@ class Pair:
             bridge.state_dict(model, statistics),
             draws,
         )
+
+    def aligned(
+        self, arrays: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Flax's arrays with channels where torch has them."""
+        return {
+            name: np.moveaxis(array, -1, 1)
+            if name in reference and self._channels_last(array, reference[name])
+            else array
+            for name, array in arrays.items()
+        }
+
+    def _channels_last(self, array: np.ndarray, reference: np.ndarray) -> bool:
+        """Whether an array's last axis is torch's second.
+
+        Feature maps, known by having as many axes as an input with channels, always are. Of
+        other arrays the shape decides, and where both orders fit, the values.
+        """
+        if array.ndim < 3:
+            return False
+        if any("c" in given.axes and len(given.axes) == array.ndim for given in self.inputs):
+            return True
+        moved = np.moveaxis(array, -1, 1)
+        if moved.shape != reference.shape or array.shape != reference.shape:
+            return moved.shape == reference.shape
+        gaps = [np.abs(np.nan_to_num(x - reference)).sum() for x in (moved, array)]
+        return bool(gaps[0] < gaps[1])
 
     def _cotangents(self, outputs: dict[str, Any]) -> list[np.ndarray]:
         rng = np.random.Generator(np.random.Philox(self._cotangent_seed))
@@ -328,17 +352,6 @@ def named(output: Any, name: str = "output") -> dict[str, Any]:
         for key, value in entries
         for inner, array in named(value, f"{name}.{key}").items()
     }
-
-
-def channels_moved(array: np.ndarray, reference: np.ndarray) -> bool:
-    """Whether an array holds its channels last where the reference has them behind the batch."""
-    if array.ndim < 3:
-        return False
-    moved = np.moveaxis(array, -1, 1)
-    if moved.shape != reference.shape or array.shape != reference.shape:
-        return moved.shape == reference.shape
-    gaps = [np.abs(np.nan_to_num(x - reference)).sum() for x in (moved, array)]
-    return bool(gaps[0] < gaps[1])
 
 
 def _record(found: dict, name: str, output: Any, convert: Callable) -> None:

@@ -9,8 +9,9 @@ FLOAT64 = 1e-10
 # ordered differently, which changes the worst entry of a tensor by less than 2.
 FLOAT32_RATIO = 2.0
 
-# Where torch happens to be exact, a few units in the last place (2**-23) remain.
-FLOAT32_FLOOR = 4 * 2.0**-23
+# Where torch happens to be nearly exact, a few units in the last place (2**-23) remain: XLA adds
+# up a feature map's thousand terms in order on a CPU, torch pairwise; 5 units were measured.
+FLOAT32_FLOOR = 8 * 2.0**-23
 
 # Weights cross as they are, bit by bit, and a step's program is right or wrong.
 EXACT = 0.0

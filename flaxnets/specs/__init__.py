@@ -85,6 +85,22 @@ class Spec:
         """What the network eats, for a batch of that many examples."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it eats")
 
+    def examples(self, batch: int) -> Input:
+        """What the network is trained on; its only input unless a network says otherwise."""
+        (only,) = self.inputs(batch)
+        return only
+
+    def targets(self, batch: int) -> Input | None:
+        """What it is trained towards: labels, or None where the examples are enough."""
+        if self.task != "classification":
+            return None
+        classes: int = self.num_classes  # type: ignore[attr-defined]
+        return Input(name="label", shape=(batch,), axes="b", high=classes)
+
+    def recipe(self, data: str) -> dict[str, Any]:
+        """Training options, by name, that suit the network on a data set."""
+        return {}
+
     def at_least(self, least: int, *fields: str) -> None:
         """Require that integer fields, or every entry of tuple fields, are `least` or more."""
         for field in fields:

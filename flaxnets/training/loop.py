@@ -33,9 +33,9 @@ def fit(
         TrainingError: a loss that is not finite, or too few batches.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training import objectives, optimizers
+    >>> from flaxnets.training import Phase, objectives, optimizers
     >>> model = create("feedforward", variant="logits")
-    >>> step = TrainStep(model, objectives.classification(), optimizers.adam())
+    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.adam()))
     >>> batch = np.ones((4, 100), np.float32), np.zeros(4, np.int32)
     >>> int(fit(step, [batch] * 3, 3).step)
     3
@@ -66,8 +66,16 @@ def _report(number: int, metrics: dict[str, jax.Array], on_step: Callable) -> No
     on_step(number, values)
 
 
-def predict(model: nnx.Module, inputs: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """The model's outputs for all inputs, in evaluation mode, batch by batch.
+def predict(
+    model: nnx.Module, inputs: np.ndarray, part: str = "__call__", batch_size: int = 500
+) -> np.ndarray:
+    """Outputs for all inputs, in evaluation mode, batch by batch.
+
+    Args:
+        model: any NNX model; of several outputs the first is returned.
+        inputs: as the model eats them.
+        part: the method or submodule to call.
+        batch_size: examples a call.
 
     >>> from flaxnets import create
     >>> predict(create("mlp"), np.zeros((3, 784), np.float32)).shape
@@ -76,6 +84,11 @@ def predict(model: nnx.Module, inputs: np.ndarray, batch_size: int = 500) -> np.
     graph, state = nnx.split(
         nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     )
-    forward = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+
+    @jax.jit
+    def forward(state, x):
+        output = getattr(nnx.merge(graph, state, copy=True), part)(x)
+        return output[0] if isinstance(output, tuple) else output
+
     starts = range(0, len(inputs), batch_size)
     return np.concatenate([forward(state, inputs[i : i + batch_size]) for i in starts])

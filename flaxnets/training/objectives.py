@@ -71,4 +71,122 @@ def accuracy(scores: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.mean(jnp.argmax(scores, axis=-1) == labels, dtype=jnp.float32)
 
 
-BY_TASK = {"classification": classification}
+def regression() -> Objective:
+    """Mean square error of a batch (inputs, targets), with the mean absolute error beside it.
+
+    >>> loss, metrics = regression()(lambda x: x, (jnp.zeros((1, 2)), jnp.full((1, 2), 2.0)), None)
+    >>> float(loss), float(metrics["mae"])
+    (4.0, 2.0)
+    """
+
+    def objective(model, batch, rngs):
+        inputs, targets = batch
+        outputs = apply(model, rngs, inputs)
+        loss = layers.mse_loss(outputs, targets)
+        return loss, {"mae": layers.l1_loss(outputs, targets)}
+
+    return objective
+
+
+def reconstruction(noise: float = 0.0) -> Objective:
+    """Mean square error between the inputs of a batch (inputs, anything) and the outputs.
+
+    Args:
+        noise: standard deviation of normal noise that is added to what the network sees, so
+            that it learns to take noise away (Vincent et al. 2008).
+
+    >>> loss, _ = reconstruction()(lambda x: x + 1, (jnp.zeros((1, 2)), None), None)
+    >>> float(loss)
+    1.0
+    """
+
+    def objective(model, batch, rngs):
+        inputs, _ = batch
+        seen = inputs
+        if noise:
+            seen = inputs + noise * jax.random.normal(rngs(), inputs.shape, inputs.dtype)
+        return layers.mse_loss(apply(model, rngs, seen), inputs), {}
+
+    return objective
+
+
+def variational(weight: float = 1.0) -> Objective:
+    """The variational bound of a batch of images (Kingma, Welling 2013, arXiv 1312.6114).
+
+    Binary cross-entropy summed over each image, plus the divergence of the code from a normal
+    distribution; the model returns image, mean and logarithm of the variance of the code.
+
+    Args:
+        weight: of the divergence (beta of Higgins et al. 2017).
+    """
+
+    def objective(model, batch, rngs):
+        images, _ = batch
+        outputs, mean, logvar = apply(model, rngs, images)
+
+        def summed(outputs, images):
+            return layers.binary_cross_entropy(outputs, images, reduction="sum") / len(images)
+
+        bound = layers.vae_loss(outputs, images, mean, logvar, summed)
+        entropy = summed(outputs, images)
+        return entropy + weight * (bound - entropy), {"divergence": bound - entropy}
+
+    return objective
+
+
+def discriminator() -> Objective:
+    """First phase of a GAN (Goodfellow et al. 2014, arXiv 1406.2661): real is 1, fake is 0.
+
+    The generator is only looked at: its statistics stay for the second phase to change.
+    """
+
+    def objective(model, batch, rngs):
+        images, _ = batch
+        generator = nnx.merge(*nnx.split(model.generator), copy=True)
+        fake = jax.lax.stop_gradient(generator(_noise(model, len(images), images.dtype, rngs)))
+        on_real = model.discriminator(2 * images - 1)  # the generator's tanh ends at -1 and 1
+        on_fake = model.discriminator(fake)
+        loss = layers.binary_cross_entropy(on_real, jnp.ones_like(on_real))
+        loss += layers.binary_cross_entropy(on_fake, jnp.zeros_like(on_fake))
+        return loss, {"real": on_real.mean(), "fake": on_fake.mean()}
+
+    return objective
+
+
+def generator() -> Objective:
+    """Second phase of a GAN: the same noise as in the first, to be taken for real."""
+
+    def objective(model, batch, rngs):
+        images, _ = batch
+        fake = model.generator(_noise(model, len(images), images.dtype, rngs))
+        on_fake = model.discriminator(fake)
+        return layers.binary_cross_entropy(on_fake, jnp.ones_like(on_fake)), {}
+
+    return objective
+
+
+def _noise(model: Any, count: int, dtype: Any, rngs: nnx.Rngs) -> jax.Array:
+    return jax.random.normal(rngs(), (count, 1, 1, model.noise_channels), dtype)
+
+
+def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, Objective]:
+    """The objectives that a task is trained with, by the part of the model that each moves.
+
+    Args:
+        task: of a spec.
+        outputs: of a spec.
+        noise: for a reconstruction to take away.
+
+    >>> list(phases("gan"))
+    ['discriminator', 'generator']
+    """
+    if task == "gan":
+        return {"discriminator": discriminator(), "generator": generator()}
+    return {
+        "": {
+            "classification": lambda: classification(outputs),
+            "regression": regression,
+            "reconstruction": lambda: reconstruction(noise),
+            "vae": variational,
+        }[task]()
+    }

@@ -24,14 +24,31 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
+class Phase(NamedTuple):
+    """One loss and the parameters that it moves.
+
+    Attributes:
+        objective: the loss, see `flaxnets.training.objectives`.
+        optimizer: any optax transformation.
+        part: the attribute of the model whose parameters are trained; "" for all of them.
+    """
+
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    part: str = ""
+
+
 class TrainStep:
-    """The training step of a model under an objective and an optimizer.
+    """The training step of a model: one phase, or several that follow each other.
 
     Args:
         model: any NNX model; it is read once and left as it is.
-        objective: the loss, see `flaxnets.training.objectives`.
-        optimizer: any optax transformation.
+        *phases: what is minimised, in order; each sees the parameters that the one before it
+            left, and the same random numbers.
         seed: of the random numbers of dropout and sampling.
+
+    Raises:
+        ValueError: no phase, or one whose part has no parameters.
 
     Attributes:
         state: the `TrainState` to begin with.
@@ -39,27 +56,36 @@ class TrainStep:
     >>> from flaxnets import create
     >>> from flaxnets.training import objectives, optimizers
     >>> model = create("feedforward", variant="logits")
-    >>> step = TrainStep(model, objectives.classification(), optimizers.sgd(0.1))
+    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
     >>> state, metrics = step(step.state, (jnp.ones((4, 100)), jnp.zeros(4, int)))
     >>> int(state.step), sorted(metrics)
     (1, ['accuracy', 'loss'])
     """
 
-    def __init__(
-        self,
-        model: nnx.Module,
-        objective: Objective,
-        optimizer: optax.GradientTransformation,
-        seed: int = 0,
-    ) -> None:
-        self._objective = objective
-        self._optimizer = optimizer
+    def __init__(self, model: nnx.Module, *phases: Phase, seed: int = 0) -> None:
+        if not phases:
+            raise ValueError("a step without a phase; give one Phase or more")
+        self._phases = phases
         self._graph: Any
         self._graph, params, rest = _split(_training_view(model))
         # Copied, since the state is donated and the model's own arrays must live on.
-        flat_params, self._params_tree = jax.tree.flatten(jax.tree.map(jnp.copy, params))
-        flat_rest, self._rest_tree = jax.tree.flatten(jax.tree.map(jnp.copy, rest))
-        moments, self._moments_tree = jax.tree.flatten(optimizer.init(tuple(flat_params)))
+        params, rest = jax.tree.map(jnp.copy, (params, rest))
+        paths, self._params_tree = jax.tree.flatten_with_path(params)
+        flat_params = [leaf for _, leaf in paths]
+        flat_rest, self._rest_tree = jax.tree.flatten(rest)
+        self._chosen = [
+            [i for i, (path, _) in enumerate(paths) if phase.part in ("", _first(path))]
+            for phase in phases
+        ]
+        for phase, chosen in zip(phases, self._chosen, strict=True):
+            if not chosen:
+                raise ValueError(f"part {phase.part!r} of the model has no parameters")
+        moments, self._moments_tree = jax.tree.flatten(
+            [
+                phase.optimizer.init([flat_params[i] for i in chosen])
+                for phase, chosen in zip(phases, self._chosen, strict=True)
+            ]
+        )
         self.state = TrainState(
             params=tuple(flat_params),
             rest=tuple(flat_rest),
@@ -72,20 +98,34 @@ class TrainStep:
 
     def pure(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The step as a pure function: what `__call__` compiles."""
-
-        def loss_of(params):
-            model = self._merge(params, state.rest)
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-            loss, metrics = self._objective(model, batch, nnx.Rngs(key))
-            rest = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
-            return loss, (tuple(rest), {"loss": loss, **metrics})
-
-        grads, (rest, metrics) = jax.grad(loss_of, has_aux=True)(state.params)
+        params, rest = list(state.params), state.rest
         moments = jax.tree.unflatten(self._moments_tree, state.moments)
-        updates, moments = self._optimizer.update(grads, moments, state.params)
-        params = optax.apply_updates(state.params, updates)
-        after = TrainState(params, rest, tuple(jax.tree.leaves(moments)), state.key, state.step + 1)
-        return after, metrics
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        losses: list[jax.Array] = []
+        metrics: dict[str, jax.Array] = {}
+        for index, (phase, chosen) in enumerate(zip(self._phases, self._chosen, strict=True)):
+
+            def loss_of(own, phase=phase, chosen=chosen, rest=rest):
+                whole = list(params)
+                for place, value in zip(chosen, own, strict=True):
+                    whole[place] = value
+                model = self._merge(whole, rest)
+                loss, figures = phase.objective(model, batch, nnx.Rngs(key))
+                after = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
+                return loss, (loss, tuple(after), figures)
+
+            own = [params[place] for place in chosen]
+            grads, (loss, rest, figures) = jax.grad(loss_of, has_aux=True)(own)
+            updates, moments[index] = phase.optimizer.update(grads, moments[index], own)
+            for place, value in zip(chosen, optax.apply_updates(own, updates), strict=True):
+                params[place] = value
+            losses.append(loss)
+            metrics |= {f"{phase.part}_loss": loss} if phase.part else {}
+            metrics |= figures
+        after = TrainState(
+            tuple(params), rest, tuple(jax.tree.leaves(moments)), state.key, state.step + 1
+        )
+        return after, {"loss": sum(losses[1:], losses[0]), **metrics}
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
@@ -111,6 +151,11 @@ class TrainStep:
         params = jax.tree.unflatten(self._params_tree, params)
         rest = jax.tree.unflatten(self._rest_tree, rest)
         return nnx.merge(self._graph, params, rest, copy=True)
+
+
+def _first(path: tuple) -> str:
+    """The attribute that a path begins with."""
+    return str(path[0].key)
 
 
 def _split(model: nnx.Module) -> tuple[Any, Any, Any]:

@@ -14,10 +14,10 @@ def test_split_is_fixed_and_fair():
     """Every class gives the same share, and no image is in both parts."""
     images = np.arange(30, dtype=np.float32).reshape(30, 1, 1, 1)
     parts = split("x", images, LABELS)
-    assert np.bincount(parts.test_labels).tolist() == [2, 2, 2]
-    together = np.concatenate([parts.train_images, parts.test_images]).ravel()
+    assert np.bincount(parts.test_targets).tolist() == [2, 2, 2]
+    together = np.concatenate([parts.train_inputs, parts.test_inputs]).ravel()
     assert sorted(together) == list(range(30))
-    np.testing.assert_array_equal(split("x", images, LABELS).test_images, parts.test_images)
+    np.testing.assert_array_equal(split("x", images, LABELS).test_inputs, parts.test_inputs)
 
 
 def test_batches():

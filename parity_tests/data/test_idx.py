@@ -33,8 +33,8 @@ def folder(tmp_path):
 def test_folder(folder):
     """Four files make a data set."""
     found = data.load("mine", folder)
-    assert found.train_images.shape == (12, 5, 6, 1)
-    assert found.test_labels.tolist() == [0, 1, 2, 0]
+    assert found.train_inputs.shape == (12, 5, 6, 1)
+    assert found.test_targets.tolist() == [0, 1, 2, 0]
     assert found.num_classes == 3
 
 
@@ -87,5 +87,5 @@ def test_absent_fashion_mnist(monkeypatch, tmp_path):
 def test_fashion_mnist():
     """The published sizes."""
     found = data.load("fashion-mnist")
-    assert found.train_images.shape == (60000, 28, 28, 1)
-    assert np.bincount(found.test_labels).tolist() == [1000] * 10
+    assert found.train_inputs.shape == (60000, 28, 28, 1)
+    assert np.bincount(found.test_targets).tolist() == [1000] * 10

@@ -14,12 +14,12 @@ from flaxnets import data
 def test_sizes(name, train, test, size):
     """As many images as published, pixels between 0 and 1, ten classes in both parts."""
     found = data.load(name)
-    assert found.train_images.shape == (train, size, size, 1)
-    assert found.test_images.shape == (test, size, size, 1)
-    assert found.train_images.dtype == np.float32
-    assert found.train_images.min() == 0
-    assert found.train_images.max() == 1
-    assert set(found.train_labels) == set(found.test_labels) == set(range(10))
+    assert found.train_inputs.shape == (train, size, size, 1)
+    assert found.test_inputs.shape == (test, size, size, 1)
+    assert found.train_inputs.dtype == np.float32
+    assert found.train_inputs.min() == 0
+    assert found.train_inputs.max() == 1
+    assert set(found.train_targets) == set(found.test_targets) == set(range(10))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flax import nnx
 from flaxnets import bridge, layers, parity
 from flaxnets.bridge.convert import as_numpy
 from flaxnets.specs import Input
-from flaxnets.training import TrainStep, optimizers
+from flaxnets.training import Phase, TrainStep, optimizers
 from torch_ref.arrays import tensor
 
 AXES = {1: "blc", 2: "bhwc", 3: "bdhwc"}
@@ -229,7 +229,7 @@ def test_train_step(momentum, many):
         ours = Net(momentum, nnx.Rngs(0))
         nnx.update(ours, jax.tree.map(_double, nnx.state(ours)))
         bridge.load_state_dict(ours, theirs.state_dict())
-        step = TrainStep(ours, objective, optimizers.sgd(0.1))
+        step = TrainStep(ours, Phase(objective, optimizers.sgd(0.1)))
         state = step.state
         if many:
             state, _ = step.many(state, jnp.asarray(batches))

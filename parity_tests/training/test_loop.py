@@ -6,7 +6,7 @@ import torch
 
 import flaxnets
 from flaxnets import bridge, data, training
-from flaxnets.training import TrainStep, objectives, optimizers
+from flaxnets.training import Phase, TrainStep, objectives, optimizers
 from flaxnets.training.loop import TrainingError
 from torch_ref.arrays import tensors
 from torch_ref.training import loop as torch_loop
@@ -22,23 +22,27 @@ def test_backends_agree(name):
     digits = data.load("digits")
     spec = flaxnets.spec("lenet", image_size=16)
     (eaten,) = spec.inputs(1)
-    images = data.fit_to(digits.train_images, eaten.shape, eaten.axes)
+    images = data.fit_to(digits.train_inputs, eaten.shape, eaten.axes)
     flax, twin = flaxnets.build(spec), flaxnets.build(spec, "torch")
     twin.load_state_dict(tensors(bridge.state_dict(flax)))
 
     ours, theirs = [], []
-    step = TrainStep(flax, objectives.classification(), optimizers.BY_NAME[name](lr=0.01))
+    step = TrainStep(flax, Phase(objectives.classification(), optimizers.BY_NAME[name](lr=0.01)))
     state = training.fit(
         step,
-        data.batches(images, digits.train_labels, 32),
+        data.batches(images, digits.train_targets, 32),
         STEPS,
         lambda step, metrics: ours.append(metrics["loss"]),
     )
     torch_loop.fit(
         twin,
-        torch_objectives.classification(),
-        torch_optimizers.BY_NAME[name](twin.parameters(), lr=0.01),
-        data.batches(images, digits.train_labels, 32),
+        [
+            torch_loop.Phase(
+                torch_objectives.classification(),
+                torch_optimizers.BY_NAME[name](twin.parameters(), lr=0.01),
+            )
+        ],
+        data.batches(images, digits.train_targets, 32),
         STEPS,
         eaten.axes,
         lambda step, metrics: theirs.append(metrics["loss"]),
@@ -46,21 +50,21 @@ def test_backends_agree(name):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     logits = training.predict(step.model(state), images[:50], batch_size=20)
     np.testing.assert_allclose(
-        logits, torch_loop.predict(twin, images[:50], eaten.axes, 20), atol=1e-2
+        logits, torch_loop.predict(twin, images[:50], eaten.axes, batch_size=20), atol=1e-2
     )
 
 
 def _explode(batch, steps):
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
-    step = TrainStep(model, objectives.classification(), optimizers.sgd(0.1))
+    step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
     return training.fit(step, [batch] * 3, steps)
 
 
 def _explode_torch(batch, steps):
     model = flaxnets.create("feedforward", "torch", "tiny", softmax=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    objective = torch_objectives.classification()
-    return torch_loop.fit(model, objective, optimizer, [batch] * 3, steps, "bf")
+    phase = torch_loop.Phase(torch_objectives.classification(), optimizer)
+    return torch_loop.fit(model, [phase], [batch] * 3, steps, "bf")
 
 
 @pytest.mark.parametrize("run", [_explode, _explode_torch])

@@ -8,14 +8,16 @@ from flax import nnx
 
 import flaxnets
 from flaxnets import bridge
-from flaxnets.training import TrainStep, objectives, optimizers
+from flaxnets.training import Phase, TrainStep, objectives, optimizers
 
 BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
 
 
 def _step(**options):
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
-    return model, TrainStep(model, objectives.classification(), optimizers.adam(0.1), **options)
+    return model, TrainStep(
+        model, Phase(objectives.classification(), optimizers.adam(0.1)), **options
+    )
 
 
 def test_agrees_with_nnx_optimizer():
@@ -83,7 +85,7 @@ def test_randomness_follows_seed_and_step():
 
     def drawn(seed):
         model = flaxnets.create("feedforward", variant="tiny")
-        step = TrainStep(model, draw, optimizers.sgd(), seed)
+        step = TrainStep(model, Phase(draw, optimizers.sgd()), seed=seed)
         state, numbers = step.state, []
         for _ in range(3):
             state, metrics = step(state, BATCH)

@@ -1,7 +1,8 @@
 """The training loop that a PyTorch user would write, and prediction in batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +16,22 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message is one line."""
 
 
+class Phase(NamedTuple):
+    """One loss and the parameters that it moves: those of a submodule, or all for ""."""
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    part: str = ""
+
+
+def parameters(model: nn.Module, part: str = "") -> list[nn.Parameter]:
+    """The parameters that a phase of that part moves."""
+    return list(model.get_submodule(part).parameters())
+
+
 def fit(
     model: nn.Module,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
+    phases: Sequence[Phase],
     batches: Iterable[tuple[np.ndarray, np.ndarray]],
     steps: int,
     axes: str,
@@ -28,9 +41,8 @@ def fit(
 
     Args:
         model: any torch module.
-        objective: the loss, see `torch_ref.training.objectives`.
-        optimizer: over the model's parameters.
-        batches: at least `steps` pairs of inputs, in Flax's layout, and integer labels.
+        phases: what each step minimises, in order.
+        batches: at least `steps` pairs of inputs, in Flax's layout, and targets.
         steps: how many to take.
         axes: of the inputs, see `flaxnets.specs.Input`.
         on_step: called after every step with its number, from 1, and its metrics.
@@ -41,36 +53,64 @@ def fit(
     >>> model = nn.Linear(3, 2)
     >>> from torch_ref.training.objectives import classification
     >>> batch = np.ones((4, 3), np.float32), np.zeros(4, np.int32)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> fit(model, classification(), optimizer, [batch] * 2, 2, "bf")
+    >>> phase = Phase(classification(), torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> fit(model, [phase], [batch] * 2, 2, "bf")
     """
     model.train()
     taken = 0
-    for inputs, labels in islice(batches, steps):
-        x = channels_first(tensor(inputs), axes)
-        loss, metrics = objective(model, (x, tensor(labels).long()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for inputs, targets in islice(batches, steps):
+        batch = channels_first(tensor(inputs), axes), _target(targets)
+        losses: list[torch.Tensor] = []
+        metrics: dict[str, torch.Tensor] = {}
+        for phase in phases:
+            loss, figures = phase.objective(model, batch)
+            own = [group for groups in phase.optimizer.param_groups for group in groups["params"]]
+            phase.optimizer.zero_grad()
+            loss.backward(inputs=own)
+            phase.optimizer.step()
+            losses.append(loss)
+            metrics |= {f"{phase.part}_loss": loss} if phase.part else {}
+            metrics |= figures
         taken += 1
-        if not torch.isfinite(loss):
+        values = {"loss": sum(losses[1:], losses[0]), **metrics}
+        if not torch.isfinite(values["loss"]):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {taken}; use a smaller learning rate"
+                f"the loss is {values['loss'].item()} at step {taken}; use a smaller learning rate"
             )
-        metrics = {"loss": loss, **metrics}
-        on_step(taken, {name: value.item() for name, value in metrics.items()})
+        on_step(taken, {name: value.item() for name, value in values.items()})
     if taken < steps:
         raise TrainingError(f"the batches ended after step {taken} of {steps}; give more")
 
 
+def _target(targets: np.ndarray) -> torch.Tensor:
+    target = tensor(targets)
+    return target if target.is_floating_point() else target.long()
+
+
 @torch.no_grad()
-def predict(model: nn.Module, inputs: np.ndarray, axes: str, batch_size: int = 500) -> np.ndarray:
-    """The model's outputs for all inputs (Flax's layout), in evaluation mode, batch by batch."""
+def predict(
+    model: nn.Module,
+    inputs: np.ndarray,
+    axes: str,
+    part: str = "forward",
+    batch_size: int = 500,
+) -> np.ndarray:
+    """Outputs for all inputs, both in Flax's layout, in evaluation mode, batch by batch.
+
+    Args:
+        model: any torch module; of several outputs the first is returned.
+        inputs: in Flax's layout.
+        axes: of these.
+        part: the method or submodule to call.
+        batch_size: examples a call.
+    """
     was_training = model.training
     model.eval()
-    parts = [
-        model(channels_first(tensor(inputs[i : i + batch_size]), axes)).numpy()
-        for i in range(0, len(inputs), batch_size)
-    ]
+    parts = []
+    for start in range(0, len(inputs), batch_size):
+        batch = channels_first(tensor(inputs[start : start + batch_size]), axes)
+        output = getattr(model, part)(batch)
+        output = (output[0] if isinstance(output, tuple) else output).numpy()
+        parts.append(np.moveaxis(output, 1, -1) if output.ndim > 2 else output)
     model.train(was_training)
     return np.concatenate(parts)

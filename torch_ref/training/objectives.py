@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
+from torch_ref.layers.loss import vae_loss
+
 Objective = Callable[[nn.Module, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
@@ -37,4 +39,94 @@ def classification(outputs: str = "logits") -> Objective:
     return objective
 
 
-BY_TASK = {"classification": classification}
+def regression() -> Objective:
+    """Mean square error of a batch (inputs, targets), with the mean absolute error beside it."""
+
+    def objective(model, batch):
+        inputs, targets = batch
+        outputs = model(inputs)
+        return F.mse_loss(outputs, targets), {"mae": F.l1_loss(outputs, targets)}
+
+    return objective
+
+
+def reconstruction(noise: float = 0.0) -> Objective:
+    """Mean square error between inputs and outputs; see `flaxnets.training.objectives`."""
+
+    def objective(model, batch):
+        inputs, _ = batch
+        seen = inputs + noise * torch.randn_like(inputs) if noise else inputs
+        return F.mse_loss(model(seen), inputs), {}
+
+    return objective
+
+
+def variational(weight: float = 1.0) -> Objective:
+    """The variational bound of a batch of images; see `flaxnets.training.objectives`."""
+
+    def objective(model, batch):
+        images, _ = batch
+        outputs, mean, logvar = model(images)
+
+        def summed(outputs, images):
+            return F.binary_cross_entropy(outputs, images, reduction="sum") / len(images)
+
+        bound = vae_loss(outputs, images, mean, logvar, summed)
+        entropy = summed(outputs, images)
+        return entropy + weight * (bound - entropy), {"divergence": bound - entropy}
+
+    return objective
+
+
+def discriminator() -> Objective:
+    """First phase of a GAN: real is 1, fake is 0.
+
+    Statistics and random numbers of the generator stay as they were for the second phase.
+    """
+
+    def objective(model, batch):
+        images, _ = batch
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            state = {k: v.clone() for k, v in model.generator.state_dict().items()}
+            noise = _noise(model, images)
+            fake = torch.func.functional_call(model.generator, state, (noise,))
+        on_real = model.discriminator(2 * images - 1)
+        on_fake = model.discriminator(fake)
+        loss = F.binary_cross_entropy(on_real, torch.ones_like(on_real))
+        loss = loss + F.binary_cross_entropy(on_fake, torch.zeros_like(on_fake))
+        return loss, {"real": on_real.mean(), "fake": on_fake.mean()}
+
+    return objective
+
+
+def generator() -> Objective:
+    """Second phase of a GAN: the same noise as in the first, to be taken for real."""
+
+    def objective(model, batch):
+        images, _ = batch
+        on_fake = model.discriminator(model.generator(_noise(model, images)))
+        return F.binary_cross_entropy(on_fake, torch.ones_like(on_fake)), {}
+
+    return objective
+
+
+def _noise(model: Any, images: torch.Tensor) -> torch.Tensor:
+    return torch.randn((len(images), model.noise_channels, 1, 1), dtype=images.dtype)
+
+
+def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, Objective]:
+    """The objectives of a task by the part of the model that each moves.
+
+    >>> list(phases("gan"))
+    ['discriminator', 'generator']
+    """
+    if task == "gan":
+        return {"discriminator": discriminator(), "generator": generator()}
+    return {
+        "": {
+            "classification": lambda: classification(outputs),
+            "regression": regression,
+            "reconstruction": lambda: reconstruction(noise),
+            "vae": variational,
+        }[task]()
+    }
