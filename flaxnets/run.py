@@ -85,9 +85,7 @@ class Recipe:
             recipe,
             data=recipe.data or spec.data,
             batch_size=batch_size,
-            steps=recipe.epochs * (examples // batch_size)
-            if recipe.epochs
-            else recipe.steps or STEPS,
+            steps=steps or STEPS,
             epochs=None,
             optimizer=recipe.optimizer or "adam",
             lr=recipe.lr or LR,

@@ -55,8 +55,8 @@ class GANSpec(Spec):
         return Input(name="image", shape=(batch, height, width, channels), axes="bhwc")
 
     def recipe(self, data: str) -> dict[str, Any]:
-        """Adam as in Radford et al."""
-        return {"optimizer": "adam", "lr": 2e-4, "betas": (0.5, 0.999)}
+        """Adam with the betas of Radford et al. and five times their rate, for short runs."""
+        return {"optimizer": "adam", "lr": 1e-3, "betas": (0.5, 0.999)}
 
 
 VARIANTS = {
