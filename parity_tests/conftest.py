@@ -15,3 +15,13 @@ def _one_torch_thread():
     except ImportError:  # the job without torch runs the tests that need none
         return
     torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many layer tests there were: the options that torch.nn was compared over."""
+    layers = [
+        report
+        for report in terminalreporter.stats.get("passed", [])
+        if report.when == "call" and report.nodeid.startswith("parity_tests/layers/")
+    ]
+    terminalreporter.write_line(f"layer tests against torch.nn: {len(layers)} passed")

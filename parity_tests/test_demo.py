@@ -7,6 +7,7 @@ from rich.console import Console
 
 from flaxnets import bridge
 from flaxnets.demo import FILES, demo
+from flaxnets.parity import CHECKS
 
 
 def test_demo(tmp_path):
@@ -21,5 +22,5 @@ def test_demo(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == set(FILES)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
-    assert page.count("✓") == 8
+    assert page.count("✓") == len(CHECKS)
     assert np.isfinite(bridge.read(tmp_path / "model.safetensors")["fc3.bias"]).all()

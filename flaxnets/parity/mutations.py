@@ -17,6 +17,7 @@ from flax import nnx
 from flaxnets import layers
 from flaxnets.bridge import Leaf, convert, rules
 from flaxnets.layers import linear, pooling
+from flaxnets.models import vae
 from flaxnets.parity.architectures import check_architecture
 from flaxnets.parity.report import Report
 
@@ -81,13 +82,32 @@ def _zero_vectors(fan_in):
     return lambda key, shape, *more: uniform(key, shape, *more) * (len(shape) > 1)
 
 
+def _small_epsilon(self, num_features, eps=1e-6, *more, **options):
+    _batch_norm(self, num_features, eps, *more, **options)
+
+
 def _through_half(array, pattern):
     arranged = _arrange(array, pattern)
     return arranged.astype(np.float16).astype(array.dtype)
 
 
+def _biased_variance(call, layer, x):
+    before, output = layer.running_var[...], call(layer, x)
+    if not layer.use_running_average:
+        n = x.size // x.shape[-1]
+        step = layer.running_var[...] - (1 - layer.momentum) * before
+        layer.running_var[...] = (1 - layer.momentum) * before + step * (n - 1) / n
+    return output
+
+
+def _scaled_in_training(call, layer, x):
+    return call(layer, x) if layer.use_running_average else call(layer, x) * (1 + 1e-6)
+
+
 _uniform_fan_in = linear.uniform_fan_in
 _arrange = convert._arrange
+_batch_norm = layers.BatchNorm2d.__init__
+_sample_z = vae.VAE.sample_z
 _jit = jax.jit
 
 MUTATIONS = (
@@ -151,6 +171,58 @@ MUTATIONS = (
         "zero initial biases",
         "initialisation",
         _replaced(linear, "uniform_fan_in", _zero_vectors),
+    ),
+    Mutation(
+        "biased running variance",
+        "buffers",
+        _call(layers.BatchNorm2d, _biased_variance),
+        architecture="vae",
+    ),
+    Mutation(
+        "epsilon of normalisation 1e-6",
+        "forward",
+        _replaced(layers.BatchNorm2d, "__init__", _small_epsilon),
+        architecture="vae",
+    ),
+    Mutation(
+        "wrong scale of batch statistics",
+        "forward_train",
+        _call(layers.BatchNorm2d, _scaled_in_training),
+        architecture="gan",
+    ),
+    Mutation(
+        "variance in place of standard deviation",
+        "forward_train",
+        _replaced(
+            vae.VAE,
+            "sample_z",
+            lambda self, mean, logvar, rngs: (
+                mean + jnp.exp(logvar) * jax.random.normal(rngs(), mean.shape, mean.dtype)
+            ),
+        ),
+        architecture="vae",
+    ),
+    Mutation(
+        "noise of another key",
+        "forward_train",
+        _replaced(
+            vae.VAE,
+            "sample_z",
+            lambda self, mean, logvar, rngs: _sample_z(self, mean, logvar, rngs=rngs.fork()),
+        ),
+        architecture="vae",
+    ),
+    Mutation(
+        "slope of LeakyReLU 0.02",
+        "gradients",
+        _replaced(layers.LeakyReLU, "__call__", lambda self, x: jax.nn.leaky_relu(x, 0.02)),
+        architecture="gan",
+    ),
+    Mutation(
+        "output of a transposed convolution one pixel off",
+        "intermediates",
+        _call(layers.ConvTranspose2d, lambda call, layer, x: jnp.roll(call(layer, x), 1, 1)),
+        architecture="conv_autoencoder",
     ),
     Mutation("other numbers under jit", "compiled", _call(layers.Linear, _only_when_traced)),
     Mutation("call to the host", "lowering", _call(layers.Linear, _called_back)),

@@ -30,3 +30,21 @@ def test_absent_package(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(data.DataError, match=r"is not installed; pip install 'flaxnets\[data\]'"):
         data.load(name)
+
+
+def test_diabetes():
+    """442 patients, a fifth held out, numbers of about unit size to be met."""
+    found = data.load("diabetes")
+    assert found.train_inputs.shape == (353, 10)
+    assert found.test_targets.shape == (89, 1)
+    assert found.num_classes is None
+    assert 0.9 < found.train_inputs.std() < 1.1
+
+
+def test_binary():
+    """Three bits and the number that they write; or that number and how many are ones."""
+    found, sums = data.load("binary"), data.load("binary-sums")
+    assert found.test_inputs[5].tolist() == [1, 0, 1]
+    assert found.test_targets[5] == 5
+    assert sums.test_targets[5].tolist() == [5, 2]
+    assert found.train_inputs.shape == sums.train_inputs.shape == (16, 3)
