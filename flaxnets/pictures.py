@@ -66,9 +66,8 @@ def reconstructions(
         for row, picture in enumerate((images[index], outputs[index])):
             _show(grid[row, column], picture)
     for row, name in enumerate(("image", "output")):
-        grid[row, 0].set_ylabel(name)
-        grid[row, 0].set_axis_on()
-        grid[row, 0].set(xticks=[], yticks=[])
+        label = {"rotation": 90, "ha": "right", "va": "center"}
+        grid[row, 0].text(-0.08, 0.5, name, transform=grid[row, 0].transAxes, **label)
     return figure
 
 
