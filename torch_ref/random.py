@@ -3,7 +3,7 @@
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". A key is two 32-bit words in
 an int64 tensor; counters are partitionable, as JAX's are by default. Bits, `split`, `fold_in`,
 `permutation`, `uniform` on the unit interval and `bernoulli` are JAX's to the last bit; `normal`
-follows XLA's inverse error function (Giles 2012, "Approximating the erfinv function"): 99.9 % of
+follows XLA's inverse error function (Giles 2012, "Approximating the erfinv function"): 99 % of
 the numbers are XLA's on a CPU to the last bit, the others within 4 ulp.
 
 How the layers of flaxnets draw, and how `replay` makes torch draw the same:

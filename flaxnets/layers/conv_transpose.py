@@ -6,7 +6,7 @@ A transposed convolution is the linear transpose of a strided convolution that r
 and writes its input. Here it is defined as just that, and so are its gradients: the input's is
 that strided convolution, the kernel's is that convolution's kernel gradient with the roles of
 input and output swapped. XLA's own gradient convolves a dilated input with the output, which
-on CPU is 15 to 20 times slower.
+on a CPU took 6 to 27 times as long (kernel 4, stride 2, batch 32).
 
 The kernel has that strided convolution's layout, (*kernel_size, o / groups, i): the one of
 `flax.nnx.ConvTranspose` with `transpose_kernel=True`, and for any number of groups a mere

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from flaxnets import bridge, parity
+from flaxnets.parity.checks import _distance
 from flaxnets.specs import Input
 
 
@@ -142,3 +144,14 @@ def test_models_are_left_alone():
         np.testing.assert_array_equal(value, before[0][name])
         assert torch.equal(twin.state_dict()[name], before[1][name])
     assert jnp.asarray(flax.conv.kernel[...]).dtype == jnp.float32
+
+
+def test_distance_of_samples():
+    """Kolmogorov's and Smirnov's distance is scipy's; single numbers and constants have one too."""
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(300), rng.standard_normal(200)
+    expected = scipy.stats.ks_2samp(ours, theirs).statistic
+    assert _distance(ours, theirs) == pytest.approx(expected, abs=1e-12)
+    assert _distance(ours[:1], theirs[:1]) == 1
+    assert _distance(np.ones(3), np.ones(5)) == 0
+    assert _distance(np.ones(3), np.zeros(3)) == np.inf
