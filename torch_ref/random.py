@@ -303,6 +303,9 @@ def categorical(key: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     return (gumbel + logits).argmax(-1)
 
 
+_key_of = key  # by a name that arguments called "key" do not hide
+
+
 class ReplayError(RuntimeError):
     """Torch would draw what JAX did not, or cannot draw it; the message is one line."""
 
@@ -335,7 +338,7 @@ class Replay(TorchFunctionMode):
 
     def __init__(self, key: int | torch.Tensor, draws: Sequence[Sequence[int]] | None) -> None:
         super().__init__()
-        self._key = globals()["key"](key) if isinstance(key, int) else key
+        self._key = _key_of(key) if isinstance(key, int) else key
         self._draws = None if draws is None else [tuple(shape) for shape in draws]
         self._count = 0
 

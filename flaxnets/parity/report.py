@@ -138,7 +138,8 @@ PAGE = Template("""<!doctype html>
 <style>
 :root { color-scheme: light dark; --pass: #e3f4e3; --fail: #f9d5d0; --line: #8886; }
 @media (prefers-color-scheme: dark) { :root { --pass: #173a1f; --fail: #5c1a14; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, p, footer { max-width: 60rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left; }
