@@ -68,6 +68,14 @@ def test_broken(folder, harm, message):
         data.load("mine", folder)
 
 
+def test_empty(folder):
+    """Files without a single image are refused, and the least number is named."""
+    (folder / "train-images-idx3-ubyte").write_bytes(encode(np.zeros((0, 5, 6))))
+    (folder / "train-labels-idx1-ubyte").write_bytes(encode(np.zeros(0)))
+    with pytest.raises(data.DataError, match=r"train has images \(0, 5, 6\).*n at least 1"):
+        data.load("mine", folder)
+
+
 def test_absent_folder(tmp_path):
     """A folder that is not there is named."""
     with pytest.raises(data.DataError, match="nowhere is not a folder"):
