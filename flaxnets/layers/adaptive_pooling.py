@@ -5,6 +5,7 @@ along an axis of l pixels is [floor(i l / n), ceil((i + 1) l / n)): windows over
 not divide l.
 """
 
+import abc
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -50,8 +51,9 @@ class _AdaptivePool(nnx.Module):
                 x = self._reduce(*_windows(x, axis, size), axis + 1)
         return x
 
+    @abc.abstractmethod
     def _reduce(self, x: Array, inside: Array, axis: int) -> Array:
-        raise NotImplementedError
+        """Windows along an axis to one entry each."""
 
 
 def _windows(x: Array, axis: int, count: int) -> tuple[Array, Array]:

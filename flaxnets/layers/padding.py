@@ -1,5 +1,6 @@
 """torch.nn's padding layers, channels last. Axes: b batch, x every spatial axis, c channels."""
 
+import abc
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -39,8 +40,9 @@ class _Pad(nnx.Module):
         batch = [(0, 0)] * (x.ndim - self.dims - 1)
         return self._pad(x, [*batch, *self.padding, (0, 0)])
 
+    @abc.abstractmethod
     def _pad(self, x: Array, ends: list[tuple[int, int]]) -> Array:
-        raise NotImplementedError
+        """The array with pixels added, or taken off, at both ends of every axis."""
 
 
 class _ConstantPad(_Pad):

@@ -223,7 +223,9 @@ def float32(subject: Subject) -> Finding:
                 mine.setdefault(name, []).append(_gap(value, flaxs[name]))
     worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
     for name, gaps in mine.items():
-        bound = max(tolerances.FLOAT32_RATIO * _typical(theirs[name]), tolerances.FLOAT32_FLOOR)
+        long_sum = name in pair.weights and pair.weights[name].ndim < 2
+        floor = tolerances.FLOAT32_LONG_SUM if long_sum else tolerances.FLOAT32_FLOOR
+        bound = max(tolerances.FLOAT32_RATIO * _typical(theirs[name]), floor)
         found = Finding(_typical(gaps), bound, name)
         if worst.worst == "nothing" or found.error / bound > worst.error / worst.bound:
             worst = found

@@ -5,6 +5,7 @@ class of the same name less "Spec" in `flaxnets/models/x.py` and `torch_ref/mode
 `VARIANTS`, its named sizes. The standard library is all that is needed here.
 """
 
+import abc
 import dataclasses
 import difflib
 import importlib
@@ -47,7 +48,7 @@ class Input:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
+class Spec(abc.ABC):
     """A network's description; fields are checked for their type when it is made.
 
     Attributes:
@@ -81,9 +82,9 @@ class Spec:
         """What the network returns: "logits" or "probabilities"."""
         return "logits"
 
+    @abc.abstractmethod
     def inputs(self, batch: int) -> tuple[Input, ...]:
         """What the network eats, for a batch of that many examples."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it eats")
 
     def examples(self, batch: int) -> Input:
         """What the network is trained on; its only input unless a network says otherwise."""

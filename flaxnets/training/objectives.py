@@ -110,14 +110,11 @@ def reconstruction(noise: float = 0.0) -> Objective:
     return objective
 
 
-def variational(weight: float = 1.0) -> Objective:
+def variational() -> Objective:
     """The variational bound of a batch of images (Kingma, Welling 2013, arXiv 1312.6114).
 
     Binary cross-entropy summed over each image, plus the divergence of the code from a normal
     distribution; the model returns image, mean and logarithm of the variance of the code.
-
-    Args:
-        weight: of the divergence (beta of Higgins et al. 2017).
     """
 
     def objective(model, batch, rngs):
@@ -128,8 +125,7 @@ def variational(weight: float = 1.0) -> Objective:
             return layers.binary_cross_entropy(outputs, images, reduction="sum") / len(images)
 
         bound = layers.vae_loss(outputs, images, mean, logvar, summed)
-        entropy = summed(outputs, images)
-        return entropy + weight * (bound - entropy), {"divergence": bound - entropy}
+        return bound, {"divergence": bound - summed(outputs, images)}
 
     return objective
 

@@ -61,7 +61,7 @@ def reconstruction(noise: float = 0.0) -> Objective:
     return objective
 
 
-def variational(weight: float = 1.0) -> Objective:
+def variational() -> Objective:
     """The variational bound of a batch of images; see `flaxnets.training.objectives`."""
 
     def objective(model, batch):
@@ -72,8 +72,7 @@ def variational(weight: float = 1.0) -> Objective:
             return F.binary_cross_entropy(outputs, images, reduction="sum") / len(images)
 
         bound = vae_loss(outputs, images, mean, logvar, summed)
-        entropy = summed(outputs, images)
-        return entropy + weight * (bound - entropy), {"divergence": bound - entropy}
+        return bound, {"divergence": bound - summed(outputs, images)}
 
     return objective
 
