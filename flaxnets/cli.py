@@ -93,8 +93,11 @@ class Train(Generic[SpecT]):
         outcome = train(self.spec, self.recipe, out)
         console = _console()
         for name, value in outcome.figures.items():
-            shown = f"{value:.2%}" if name == "test_accuracy" else f"{value:.5g}"
+            share = name.startswith(("test_accuracy", "test_exact_match"))
+            shown = f"{value:.2%}" if share else f"{value:.5g}"
             console.print(f"{name.replace('_', ' ')} {shown}", highlight=False)
+        for example in outcome.examples:
+            console.print(f"  {example}", highlight=False, markup=False)
         console.print(f"wrote {outcome.out}", highlight=False)
         return 0
 

@@ -71,6 +71,24 @@ def reconstructions(
     return figure
 
 
+def forecast(truth: Float[np.ndarray, "n *o"], outputs: Float[np.ndarray, "n *o"]) -> Figure:
+    """A series and what was forecast for it, each point from the values before it.
+
+    >>> len(forecast(np.ones((9, 5)), np.ones((9, 5))).axes)
+    1
+    """
+    figure = Figure((8, 3), layout="constrained")
+    axes = figure.subplots()
+    ahead = truth.shape[-1]
+    for values, name, colour in ((truth, "true", "#888888"), (outputs, "forecast", FLAX_COLOUR)):
+        following = values.reshape(len(values), -1)[:, -ahead]  # what comes right after the inputs
+        axes.plot(following, label=name, color=colour, linewidth=1)
+    axes.set(xlabel="test step", ylabel="value, standardised")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def samples(images: Float[np.ndarray, "n h w c"]) -> Figure:
     """A square of generated images, always from the same codes.
 

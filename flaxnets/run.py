@@ -1,7 +1,7 @@
 """One training run, from a spec to files on disk, in either backend.
 
 A run leaves `spec.json`, `metrics.jsonl` (a line a step, then the final figures),
-`model.safetensors` and pictures behind.
+`model.safetensors`, pictures and, of networks that read, `examples.txt` behind.
 """
 
 import importlib.util
@@ -19,12 +19,12 @@ import flaxnets
 from flaxnets import bridge, data, specs, training
 from flaxnets.bridge.convert import as_numpy
 from flaxnets.bridge.files import atomic
+from flaxnets.evaluation import Call, Evaluation, evaluate
 from flaxnets.training import Phase, objectives, optimizers
 from flaxnets.training.loop import TrainingError
 from flaxnets.training.progress import ProgressLog
 
 STEPS, BATCH_SIZE, LR = 500, 64, 1e-3  # where neither user nor network says otherwise
-GRID = 64  # samples that a generative network is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,35 +97,29 @@ class Recipe:
         return {"lr": self.lr, **({"betas": self.betas} if self.betas else {})}
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Evaluation):
     """What a run came to.
 
     Attributes:
         losses: one a step.
-        figures: final ones by name.
         inputs: of the test, as the network eats them.
         targets: of these.
-        outputs: of the trained network for these, in Flax's layout.
-        samples: that a generative network made, in Flax's layout.
         out: the folder with the run's files.
     """
 
     losses: list[float]
-    figures: dict[str, float]
-    inputs: np.ndarray
+    inputs: Any
     targets: np.ndarray
-    outputs: np.ndarray
-    samples: np.ndarray | None
     out: Path
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network of either backend: its weights, and `call(inputs, axes, part)`."""
+    """A trained network of either backend: its weights and its calls."""
 
     weights: dict[str, np.ndarray]
-    call: Callable[[np.ndarray, str, str | None], np.ndarray]
+    call: Call
 
 
 def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
@@ -140,14 +134,18 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
         raise TrainingError(f"{out} is there and not empty; choose another folder")
     chosen = data.load(recipe.data or spec.data, recipe.data_dir)
     _check_targets(spec, chosen)
-    eaten = spec.examples(1)
-    inputs, test_inputs = (
-        data.fit_to(given, eaten.shape, eaten.axes)
-        for given in (chosen.train_inputs, chosen.test_inputs)
-    )
-    recipe = recipe.settled(spec, len(inputs))
+    chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
+    wanted = spec.targets(1)
+    if wanted and wanted.axes != "bt" and chosen.train_targets.shape[1:] != wanted.shape[1:]:
+        raise data.DataError(
+            f"{chosen.name} has targets {chosen.train_targets.shape[1:]}, "
+            f"{spec.name} outputs {wanted.shape[1:]}"
+        )
+    recipe = recipe.settled(spec, len(chosen.train_targets))
     assert recipe.batch_size is not None  # as settled
-    batches = data.batches(inputs, chosen.train_targets, recipe.batch_size, recipe.seed)
+    batches = data.batches(
+        chosen.train_inputs, chosen.train_targets, recipe.batch_size, recipe.seed
+    )
     first = next(batches)  # an impossible batch size shows before anything is written
     out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "spec.json") as file:
@@ -167,15 +165,33 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
 
         engine = _flax if recipe.backend == "flax" else _torch
         trained = engine(spec, recipe, chain([first], batches), on_step)
-        outcome = _test(spec, trained, losses, test_inputs, chosen.test_targets, out)
-        lines.write(json.dumps({"step": recipe.steps, **outcome.figures}) + "\n")
+        found = evaluate(spec, trained.call, chosen)
+        lines.write(json.dumps({"step": recipe.steps, **found.figures}) + "\n")
     bridge.write(trained.weights, out / "model.safetensors")
+    if found.examples:
+        (out / "examples.txt").write_text("\n".join(found.examples) + "\n")
+    outcome = Outcome(
+        **vars(found),
+        losses=losses,
+        inputs=chosen.test_inputs,
+        targets=chosen.test_targets,
+        out=out,
+    )
     _draw(spec, outcome)
     return outcome
 
 
 def _check_targets(spec: specs.Spec, chosen: data.Dataset) -> None:
-    """Labels within the network's classes, numbers as many as its outputs."""
+    """Targets of the network's kind, and room for every token and label of the data."""
+    small = {
+        field: size
+        for field, size in chosen.sizes.items()
+        if hasattr(spec, field) and getattr(spec, field) < size
+    }
+    if small:
+        needed = ", ".join(f"{field} {size}" for field, size in small.items())
+        given = ", ".join(f"{field} {getattr(spec, field)}" for field in small)
+        raise data.DataError(f"{chosen.name} needs {needed}, {spec.name} has {given}")
     wanted = spec.targets(1)
     if wanted is None:
         return
@@ -185,11 +201,6 @@ def _check_targets(spec: specs.Spec, chosen: data.Dataset) -> None:
     if wanted.high is not None and (chosen.num_classes or 0) > wanted.high:
         raise data.DataError(
             f"{chosen.name} has {chosen.num_classes} classes but num_classes is {wanted.high}"
-        )
-    if wanted.high is None and chosen.train_targets.shape[1:] != wanted.shape[1:]:
-        raise data.DataError(
-            f"{chosen.name} has targets {chosen.train_targets.shape[1:]}, "
-            f"{spec.name} outputs {wanted.shape[1:]}"
         )
 
 
@@ -231,7 +242,15 @@ def _torch(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callabl
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            loop.fit(model, phases, batches, recipe.steps, spec.examples(1).axes, on_step)
+            axes = tuple(given.axes for given in spec.examples(1))
+            loop.fit(
+                model,
+                phases,
+                batches,
+                recipe.steps,
+                axes if len(axes) > 1 else axes[0],
+                on_step,
+            )
     except loop.TrainingError as error:
         raise TrainingError(str(error)) from None
     return Trained(
@@ -240,57 +259,25 @@ def _torch(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callabl
     )
 
 
-def _test(
-    spec: specs.Spec,
-    trained: Trained,
-    losses: list[float],
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    out: Path,
-) -> Outcome:
-    """Figures on examples that the network has not seen, and samples if it makes any."""
-    rng = np.random.Generator(np.random.Philox(0))
-    samples = None
-    if spec.task == "gan":
-        (noise,) = spec.inputs(GRID)
-        samples = trained.call(rng.standard_normal(noise.shape, np.float32), "bhwc", "generator")
-        samples = (samples + 1) / 2
-        real, fake = (
-            trained.call(2 * images - 1, "bhwc", "discriminator")
-            for images in (inputs[:GRID], samples)
-        )
-        figures = {"test_real": float(real.mean()), "test_fake": float(fake.mean())}
-        return Outcome(losses, figures, inputs, targets, real, samples, out)
-    outputs = trained.call(inputs, spec.examples(1).axes, None)
-    if spec.task == "classification":
-        figures = {"test_accuracy": float(np.mean(outputs.argmax(-1) == targets))}
-    elif spec.task == "regression":
-        gap = outputs - targets
-        figures = {"test_mse": float(np.mean(gap**2)), "test_mae": float(np.mean(np.abs(gap)))}
-    else:
-        figures = {
-            "test_mse": float(np.mean((outputs - inputs) ** 2)),
-            "test_mse_of_the_mean": float(np.mean((inputs.mean(0) - inputs) ** 2)),
-        }
-    if spec.task == "vae":
-        codes = rng.standard_normal((GRID, spec.n_latent), np.float32)  # type: ignore[attr-defined]
-        samples = trained.call(codes, "bf", "decode")
-    return Outcome(losses, figures, inputs, targets, outputs, samples, out)
-
-
 def _draw(spec: specs.Spec, outcome: Outcome) -> None:
     """The pictures that a person would want to see, where matplotlib is there to draw them."""
     if importlib.util.find_spec("matplotlib") is None:
         return
     from flaxnets import pictures
 
-    pictures.save(pictures.loss(outcome.losses), outcome.out / "loss.png")
+    figures = {"loss": pictures.loss(outcome.losses)}
     if spec.task == "classification":
-        classes = outcome.outputs.argmax(-1)
-        figure = pictures.confusion(outcome.targets, classes, outcome.outputs.shape[-1])
-        pictures.save(figure, outcome.out / "confusion.png")
+        counted = outcome.targets != -100
+        figures["confusion"] = pictures.confusion(
+            outcome.targets[counted],
+            outcome.outputs.argmax(-1)[counted],
+            outcome.outputs.shape[-1],
+        )
     if spec.task in ("reconstruction", "vae") and outcome.inputs.ndim == 4:
-        figure = pictures.reconstructions(outcome.inputs, outcome.outputs)
-        pictures.save(figure, outcome.out / "reconstructions.png")
+        figures["reconstructions"] = pictures.reconstructions(outcome.inputs, outcome.outputs)
+    if spec.task == "regression" and spec.examples(1)[0].axes == "btf":
+        figures["forecast"] = pictures.forecast(outcome.targets, outcome.outputs)
     if outcome.samples is not None:
-        pictures.save(pictures.samples(outcome.samples), outcome.out / "samples.png")
+        figures["samples"] = pictures.samples(outcome.samples)
+    for name, figure in figures.items():
+        pictures.save(figure, outcome.out / f"{name}.png")

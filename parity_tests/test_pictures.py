@@ -12,6 +12,7 @@ FIGURES = {
     "confusion": lambda: pictures.confusion(np.arange(10), np.arange(10)[::-1].copy(), 10),
     "grey": lambda: pictures.reconstructions(*RNG.random((2, 20, 8, 8, 1))),
     "colour": lambda: pictures.reconstructions(*RNG.random((2, 3, 8, 8, 3))),
+    "forecast": lambda: pictures.forecast(*RNG.random((2, 20, 5))),
     "samples": lambda: pictures.samples(RNG.random((64, 8, 8, 1))),
     "two channels": lambda: pictures.samples(RNG.random((4, 8, 8, 2))),
 }

@@ -77,7 +77,7 @@ TINY = {
 def test_every_architecture_trains(tmp_path, name, backend):
     """Five steps of every network on its own kind of data, in both backends, to the last file."""
     spec = flaxnets.spec(name, **TINY[name])
-    images = spec.examples(1).axes == "bhwc" or name in ("feedforward", "mlp")
+    images = spec.examples(1)[0].axes == "bhwc" or name in ("feedforward", "mlp")
     recipe = Recipe(backend=backend, data="digits" if images else None, steps=5)
     outcome = train(spec, recipe, tmp_path / "run")
     assert len(outcome.losses) == 5

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flaxnets.data import idx, packaged
-from flaxnets.data.dataset import DataError, Dataset, batches, fit_to
+from flaxnets.data.dataset import DataError, Dataset, batches, fit, fit_to
 
-__all__ = ["DataError", "Dataset", "batches", "fit_to", "load", "names"]
+__all__ = ["DataError", "Dataset", "batches", "fit", "fit_to", "load", "names"]
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": packaged.mnist,

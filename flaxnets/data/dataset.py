@@ -1,12 +1,18 @@
 """Inputs with targets, split into training and test, and batches in a repeatable order."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int
+
+from flaxnets.data.windows import windows
+from flaxnets.specs import Input
+
+Arrays = np.ndarray | tuple[np.ndarray, ...]
 
 
 class DataError(ValueError):
@@ -17,16 +23,32 @@ class DataError(ValueError):
 class Dataset:
     """Inputs with targets, split for good.
 
-    Inputs are images between 0 and 1 (n, h, w, c) or rows of features (n, f); targets are
-    labels (n,), or rows of numbers where `num_classes` is None.
+    Attributes:
+        name: of the data set.
+        train_inputs: images between 0 and 1 (n, h, w, c), rows of features (n, f), token
+            sequences with their lengths ((n, t), (n,)), or one series of numbers (n,).
+        train_targets: labels (n,), a label a token (n, t) with -100 behind the end, token
+            sequences (n, t), or rows of numbers where `num_classes` is None. Of a series, the
+            series itself.
+        test_inputs: as for training. Of a series all of it, the training part first.
+        test_targets: as for training.
+        num_classes: of the labels; None where targets are numbers.
+        sizes: how large a network's spec fields have to be, by name.
+        words: what the tokens of the inputs mean.
+        labels: what labels, or the tokens of the targets, mean.
+        separator: between words that are shown.
     """
 
     name: str
-    train_inputs: Float[np.ndarray, "n *shape"]
-    train_targets: Shaped[np.ndarray, "n *target"]
-    test_inputs: Float[np.ndarray, "m *shape"]
-    test_targets: Shaped[np.ndarray, "m *target"]
+    train_inputs: Arrays
+    train_targets: np.ndarray
+    test_inputs: Arrays
+    test_targets: np.ndarray
     num_classes: int | None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    separator: str = ""
 
 
 def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2) -> Dataset:
@@ -36,12 +58,7 @@ def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2)
     >>> half.test_targets.tolist()
     [0, 1]
     """
-    held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        # Evenly spaced, so that a package that sorts its images by writer or by hand is fair.
-        count = round(len(members) * share)
-        held_out[members[np.arange(count) * len(members) // max(count, 1)]] = True
+    held_out = hold_out(labels, share)
     return Dataset(
         name=name,
         train_inputs=images[~held_out],
@@ -49,6 +66,106 @@ def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2)
         test_inputs=images[held_out],
         test_targets=labels[held_out],
         num_classes=int(labels.max()) + 1,
+    )
+
+
+def hold_out(labels: Int[np.ndarray, " n"], share: float) -> np.ndarray:
+    """Which examples are for the test: a share of every class, evenly spaced.
+
+    >>> hold_out(np.array([0, 1, 0, 1]), 0.5).tolist()
+    [True, True, False, False]
+    """
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        # Evenly spaced, so that a package that sorts its images by writer or by hand is fair.
+        count = round(len(members) * share)
+        held_out[members[np.arange(count) * len(members) // max(count, 1)]] = True
+    return held_out
+
+
+def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) -> Dataset:
+    """The data as a network is trained on it.
+
+    Images and rows go through `fit_to`. Tokens become rows of zeros and a one where the network
+    eats real numbers; a second input is their lengths, or ones where there are tokens. A series
+    becomes windows, which slide by one: the features of step i are the values from i on, and
+    the target is what follows the last window.
+
+    Args:
+        dataset: the data.
+        examples: what the network is trained on.
+        targets: what it is trained towards.
+
+    Raises:
+        DataError: data that cannot be made to fit.
+    """
+    if isinstance(dataset.train_inputs, tuple):
+        return replace(
+            dataset,
+            train_inputs=_sequences(dataset.name, dataset.train_inputs, examples),
+            test_inputs=_sequences(dataset.name, dataset.test_inputs, examples),
+        )
+    if dataset.train_inputs.ndim == 1:
+        return _series(dataset, examples, targets)
+    if len(examples) > 1 or not isinstance(dataset.test_inputs, np.ndarray):
+        eaten = ", ".join(wanted.name for wanted in examples)
+        raise DataError(f"{dataset.name} is one array, the network eats {eaten}")
+    wanted = examples[0]
+    return replace(
+        dataset,
+        train_inputs=fit_to(dataset.train_inputs, wanted.shape, wanted.axes),
+        test_inputs=fit_to(dataset.test_inputs, wanted.shape, wanted.axes),
+    )
+
+
+def _sequences(name: str, inputs: Arrays, examples: tuple[Input, ...]) -> Arrays:
+    tokens, lengths = inputs
+    wanted, *more = examples
+    if wanted.axes not in ("bt", "btf"):
+        raise DataError(f"{name} holds sequences of tokens, the network eats {wanted.axes}")
+    high = wanted.shape[-1] if wanted.high is None else wanted.high
+    if tokens.max() >= high:
+        raise DataError(f"{name} has {tokens.max() + 1} tokens, {wanted.name} takes {high}")
+    if wanted.high is None:
+        tokens = np.eye(high, dtype=np.float32)[tokens]
+    if not more:
+        return tokens
+    present = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+    return tokens, lengths if more[0].axes == "b" else present
+
+
+def _series(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) -> Dataset:
+    train, test = dataset.train_inputs, dataset.test_inputs
+    assert isinstance(train, np.ndarray)
+    assert isinstance(test, np.ndarray)
+    wanted, *more = examples
+    if wanted.axes != "btf" or any(given.axes != "btf" for given in more):
+        raise DataError(f"{dataset.name} is a series of numbers, the network eats {wanted.axes}")
+    _, steps, features = wanted.shape
+    shape = (features,) if targets is None else targets.shape[1:]
+    ahead = shape[-1]
+    if len(test) - len(train) < ahead or len(train) < steps + features - 1 + ahead:
+        raise DataError(
+            f"{dataset.name} has {len(train)} + {len(test) - len(train)} values, too few for "
+            f"{steps} windows of {features} and {ahead} values ahead; use a smaller network"
+        )
+
+    def cut(values: np.ndarray) -> tuple[Any, np.ndarray]:
+        inputs, following = windows(values, steps, features, ahead, each=len(shape) > 1)
+        if len(shape) > 1 and shape[0] < steps:
+            following = following[:, -shape[0] :]
+        return (inputs, *(inputs[:, -given.shape[1] :] for given in more)), following
+
+    (train_inputs, train_targets), (test_inputs, test_targets) = (
+        cut(values) for values in (train, test[len(train) - steps - features + 1 :])
+    )
+    return replace(
+        dataset,
+        train_inputs=train_inputs if more else train_inputs[0],
+        train_targets=train_targets,
+        test_inputs=test_inputs if more else test_inputs[0],
+        test_targets=test_targets,
     )
 
 
@@ -99,12 +216,12 @@ def fit_to(inputs: Float[np.ndarray, "n *x"], shape: tuple[int, ...], axes: str)
 
 
 def batches(
-    inputs: np.ndarray, targets: np.ndarray, batch_size: int, seed: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inputs: Arrays, targets: np.ndarray, batch_size: int, seed: int = 0
+) -> Iterator[tuple[Any, np.ndarray]]:
     """Batches without end, reshuffled every epoch; the order follows from seed and epoch alone.
 
     Args:
-        inputs: one example a row.
+        inputs: one example a row, in one array or several.
         targets: one a row.
         batch_size: examples a batch; the rest of an epoch that fills none is left out.
         seed: of the order.
@@ -123,5 +240,5 @@ def batches(
         order = np.random.Generator(np.random.Philox(key=(seed, epoch))).permutation(len(targets))
         for start in range(0, len(targets) - batch_size + 1, batch_size):
             chosen = order[start : start + batch_size]
-            yield inputs[chosen], targets[chosen]
+            yield jax.tree.map(lambda x, chosen=chosen: x[chosen], inputs), targets[chosen]
         epoch += 1

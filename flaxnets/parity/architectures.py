@@ -10,6 +10,7 @@ from flax import nnx
 import flaxnets
 from flaxnets import specs
 from flaxnets.parity.checks import check
+from flaxnets.parity.pair import draw
 from flaxnets.parity.report import Report
 from flaxnets.specs import Input, Spec
 from flaxnets.summary import count_parameters
@@ -55,7 +56,6 @@ def check_architecture(
     spec = specs.make(name, variant, **overrides)
     graph = nnx.graphdef(nnx.eval_shape(lambda: flaxnets.build(spec)))
     born = jax.jit(lambda key: nnx.state(flaxnets.build(spec, "flax", key)))
-    rng = np.random.Generator(np.random.Philox(0))
     return check(
         lambda seed: nnx.merge(graph, born(jax.random.key(seed))),
         lambda seed: flaxnets.build(spec, "torch", seed),
@@ -64,14 +64,23 @@ def check_architecture(
         name=name,
         variant=variant,
         objectives=objectives.phases(spec.task, spec.outputs),
-        batch=(_draw(rng, spec.examples(BATCH)), _draw(rng, spec.targets(BATCH))),
+        batch=batch(spec),
     )
 
 
-def _draw(rng: np.random.Generator, wanted: Input | None) -> np.ndarray | None:
-    """An example between 0 and 1, as images are, or a label."""
-    if wanted is None:
-        return None
-    if wanted.high is None:
-        return rng.random(wanted.shape, np.float32)
-    return rng.integers(0, wanted.high, wanted.shape).astype(np.int32)
+def batch(spec: Spec) -> tuple[Any, np.ndarray | None]:
+    """Random examples, real ones between 0 and 1 as images are, and random targets.
+
+    >>> inputs, labels = batch(specs.make("lenet", "tiny"))
+    >>> inputs.shape, labels.shape
+    ((4, 11, 13, 2), (4,))
+    """
+    rng = np.random.Generator(np.random.Philox(0))
+
+    def drawn(wanted: Input) -> np.ndarray:
+        return rng.random(wanted.shape, np.float32) if wanted.high is None else draw(rng, wanted)
+
+    examples = tuple(drawn(wanted) for wanted in spec.examples(BATCH))
+    targets = spec.targets(BATCH)
+    labels = None if targets is None else drawn(targets)
+    return (examples if len(examples) > 1 else examples[0]), labels

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from flaxnets import bridge
 from flaxnets.recording import recorded
@@ -327,10 +328,7 @@ def _draw_inputs(
     for index, given in enumerate(inputs):
         if isinstance(given, Input):
             described.append(given)
-            if given.high is None:
-                values.append(rng.standard_normal(given.shape, np.float32))
-            else:
-                values.append(rng.integers(0, given.high, given.shape).astype(np.int32))
+            values.append(draw(rng, given))
         else:
             array = np.asarray(given)
             axes = {4: "bhwc", 5: "bdhwc"}.get(array.ndim, "btf"[: array.ndim])
@@ -339,8 +337,30 @@ def _draw_inputs(
     return tuple(described), tuple(values)
 
 
+def draw(rng: np.random.Generator, wanted: Input) -> np.ndarray:
+    """Random values that fit a description.
+
+    >>> words = Input(name="words", shape=(9, 4), axes="bt", high=9, padding=0)
+    >>> (draw(np.random.default_rng(0), words) > 0).all(axis=0).tolist()
+    [True, False, False, False]
+    """
+    if wanted.high is None:
+        return rng.standard_normal(wanted.shape, np.float32)
+    values = rng.integers(int(wanted.padding == 0), wanted.high, wanted.shape).astype(np.int32)
+    if wanted.padding is None:
+        return values
+    if wanted.axes == "b":
+        values[0] = wanted.high - 1
+        return values
+    ends = rng.integers(1, wanted.shape[1] + 1, wanted.shape[0])
+    ends[0] = wanted.shape[1]
+    return np.where(np.arange(wanted.shape[1]) < ends[:, None], values, np.int32(wanted.padding))
+
+
 def named(output: Any, name: str = "output") -> dict[str, Any]:
     """The arrays of an output that may be nested in tuples, lists and mappings."""
+    if isinstance(output, PackedSequence):  # before tuples, of which it is one
+        return named(pad_packed_sequence(output, batch_first=True)[0], name)
     if isinstance(output, dict):
         entries = output.items()
     elif isinstance(output, list | tuple):

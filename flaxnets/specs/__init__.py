@@ -16,6 +16,10 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+# What the first tokens of every vocabulary mean: nothing (behind the end of a shorter row), the
+# beginning, the end, a word that the vocabulary lacks, a word that is hidden.
+PAD, START, END, UNKNOWN, MASK = range(5)
+
 
 class SpecError(ValueError):
     """A description of a network that cannot be built; the message is one line."""
@@ -31,6 +35,9 @@ class Input:
         axes: one letter a dimension: b batch, h w d pixels, l samples, c channels,
             t time, f features. An input with axis c is channels-first in torch.
         high: integers in [0, high) where given, real numbers where None.
+        padding: of sequences that end at different places, the longest at the last one: what
+            follows the end of a row of integers, and is not among those before it. A plain
+            integer a row (axes "b") is such a length.
 
     >>> Input(name="image", shape=(2, 8, 8, 3), axes="bhwc").torch_axes
     'bchw'
@@ -40,6 +47,7 @@ class Input:
     shape: tuple[int, ...]
     axes: str
     high: int | None = None
+    padding: int | None = None
 
     @property
     def torch_axes(self) -> str:
@@ -79,17 +87,16 @@ class Spec(abc.ABC):
 
     @property
     def outputs(self) -> str:
-        """What the network returns: "logits" or "probabilities"."""
+        """What the network returns: "logits", "probabilities" or "log_probabilities"."""
         return "logits"
 
     @abc.abstractmethod
     def inputs(self, batch: int) -> tuple[Input, ...]:
         """What the network eats, for a batch of that many examples."""
 
-    def examples(self, batch: int) -> Input:
-        """What the network is trained on; its only input unless a network says otherwise."""
-        (only,) = self.inputs(batch)
-        return only
+    def examples(self, batch: int) -> tuple[Input, ...]:
+        """What the network is trained on; its inputs unless a network says otherwise."""
+        return self.inputs(batch)
 
     def targets(self, batch: int) -> Input | None:
         """What it is trained towards: labels, or None where the examples are enough."""

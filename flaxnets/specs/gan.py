@@ -49,10 +49,10 @@ class GANSpec(Spec):
         """Noise, as an image of one pixel."""
         return (Input(name="noise", shape=(batch, 1, 1, self.noise_channels), axes="bhwc"),)
 
-    def examples(self, batch: int) -> Input:
+    def examples(self, batch: int) -> tuple[Input, ...]:
         """Real images between 0 and 1."""
         channels, height, width = self.in_shape
-        return Input(name="image", shape=(batch, height, width, channels), axes="bhwc")
+        return (Input(name="image", shape=(batch, height, width, channels), axes="bhwc"),)
 
     def recipe(self, data: str) -> dict[str, Any]:
         """Adam with the betas of Radford et al. and five times their rate, for short runs."""

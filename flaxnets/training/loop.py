@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from flaxnets.training.objectives import together
 from flaxnets.training.step import TrainState, TrainStep
 
 
@@ -67,13 +68,13 @@ def _report(number: int, metrics: dict[str, jax.Array], on_step: Callable) -> No
 
 
 def predict(
-    model: nnx.Module, inputs: np.ndarray, part: str = "__call__", batch_size: int = 500
+    model: nnx.Module, inputs: Any, part: str = "__call__", batch_size: int = 500
 ) -> np.ndarray:
     """Outputs for all inputs, in evaluation mode, batch by batch.
 
     Args:
         model: any NNX model; of several outputs the first is returned.
-        inputs: as the model eats them.
+        inputs: as the model eats them, one array or a tuple of several.
         part: the method or submodule to call.
         batch_size: examples a call.
 
@@ -86,9 +87,10 @@ def predict(
     )
 
     @jax.jit
-    def forward(state, x):
-        output = getattr(nnx.merge(graph, state, copy=True), part)(x)
+    def forward(state, given):
+        output = getattr(nnx.merge(graph, state, copy=True), part)(*given)
         return output[0] if isinstance(output, tuple) else output
 
-    starts = range(0, len(inputs), batch_size)
-    return np.concatenate([forward(state, inputs[i : i + batch_size]) for i in starts])
+    whole = together(inputs)
+    starts = range(0, len(whole[0]), batch_size)
+    return np.concatenate([forward(state, [x[i : i + batch_size] for x in whole]) for i in starts])

@@ -1,6 +1,6 @@
 """What a network is trained for: `objective(model, batch, rngs) -> loss, metrics`.
 
-Axes: b batch, k classes.
+Axes: b batch, k classes, t time.
 """
 
 import inspect
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxnets import layers
+from flaxnets.specs import MASK, PAD
 
 Objective = Callable[[nnx.Module, Any, nnx.Rngs], tuple[jax.Array, dict[str, jax.Array]]]
 
@@ -22,7 +23,7 @@ def classification(outputs: str = "logits") -> Objective:
     A label out of range makes the loss NaN inside `jax.jit`; one of -100 stays out of it.
 
     Args:
-        outputs: what the network returns: "logits" or "probabilities".
+        outputs: what the network returns: "logits", "probabilities" or "log_probabilities".
 
     >>> loss, metrics = classification()(lambda x: x, (jnp.zeros((1, 4)), jnp.zeros(1, int)), None)
     >>> round(float(loss), 4), float(metrics["accuracy"])
@@ -31,11 +32,12 @@ def classification(outputs: str = "logits") -> Objective:
 
     def objective(model, batch, rngs):
         inputs, labels = batch
-        scores = apply(model, rngs, inputs)
-        if outputs == "probabilities":
-            loss = layers.nll_loss(log_probabilities(scores), labels)
-        else:
+        scores = apply(model, rngs, *together(inputs))
+        if outputs == "logits":
             loss = layers.cross_entropy(scores, labels)
+        else:
+            logs = scores if outputs == "log_probabilities" else log_probabilities(scores)
+            loss = layers.nll_loss(logs, labels)
         return loss, {"accuracy": accuracy(scores, labels)}
 
     return objective
@@ -53,6 +55,15 @@ def apply(model: Any, rngs: nnx.Rngs | None, *inputs: Any) -> Any:
     return model(*inputs)
 
 
+def together(inputs: Any) -> tuple:
+    """A batch's inputs, one array or a tuple of several, as a tuple.
+
+    >>> together(1), together((1, 2))
+    ((1,), (1, 2))
+    """
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
 def log_probabilities(probabilities: jax.Array) -> jax.Array:
     """Logarithms of probabilities; below the smallest normal number they stay finite and flat.
 
@@ -63,12 +74,13 @@ def log_probabilities(probabilities: jax.Array) -> jax.Array:
 
 
 def accuracy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """The share of rows (b, k) whose largest entry is at the label (b,).
+    """The share of rows (..., k) whose largest entry is at the label (...), if not at -100.
 
-    >>> float(accuracy(jnp.eye(2), jnp.array([0, 0])))
+    >>> float(accuracy(jnp.eye(3), jnp.array([0, 0, -100])))
     0.5
     """
-    return jnp.mean(jnp.argmax(scores, axis=-1) == labels, dtype=jnp.float32)
+    right = jnp.argmax(scores, axis=-1) == labels
+    return jnp.sum(right, dtype=jnp.float32) / jnp.sum(labels != -100, dtype=jnp.float32)
 
 
 def regression() -> Objective:
@@ -81,7 +93,7 @@ def regression() -> Objective:
 
     def objective(model, batch, rngs):
         inputs, targets = batch
-        outputs = apply(model, rngs, inputs)
+        outputs = apply(model, rngs, *together(inputs))
         loss = layers.mse_loss(outputs, targets)
         return loss, {"mae": layers.l1_loss(outputs, targets)}
 
@@ -126,6 +138,46 @@ def variational() -> Objective:
 
         bound = layers.vae_loss(outputs, images, mean, logvar, summed)
         return bound, {"divergence": bound - summed(outputs, images)}
+
+    return objective
+
+
+def translation() -> Objective:
+    """Cross-entropy of a batch (source, target), every token guessed from those before it.
+
+    Targets (b, t) begin with START, end with END and are followed by PAD, which does not count;
+    the network is shown the right ones up to the token that it guesses (teacher forcing).
+    """
+
+    def objective(model, batch, rngs):
+        source, target = batch
+        wanted = jnp.where(target[:, 1:] == PAD, -100, target[:, 1:])
+        scores = apply(model, rngs, *together(source), target[:, :-1])
+        return layers.cross_entropy(scores, wanted), {"accuracy": accuracy(scores, wanted)}
+
+    return objective
+
+
+def masked_language_modelling() -> Objective:
+    """Hidden words of a batch (tokens and attention mask, anything), guessed from the others.
+
+    Of 15 % of the tokens, drawn for each batch, 80 % become MASK, 10 % any token and 10 % stay
+    as they are; the loss is the mean over them (Devlin et al. 2018, arXiv 1810.04805).
+    """
+
+    def objective(model, batch, rngs):
+        (tokens, present), _ = batch
+        chosen = jax.random.uniform(rngs(), tokens.shape, jnp.float32)
+        other = jax.random.uniform(rngs(), tokens.shape, jnp.float32)
+        other = jnp.floor(other * model.vocab_size).astype(tokens.dtype)
+        hidden = (chosen < 0.15) & (tokens > MASK)
+        seen = jnp.where(chosen < 0.12, MASK, jnp.where(chosen < 0.135, other, tokens))
+        wanted = jnp.where(hidden, tokens, -100)
+        scores = apply(model, rngs, jnp.where(hidden, seen, tokens), present)
+        count = jnp.maximum(hidden.sum(), 1)  # a small batch may have none
+        loss = layers.cross_entropy(scores, wanted, reduction="sum") / count
+        right = (scores.argmax(-1) == wanted).sum(dtype=jnp.float32)
+        return loss, {"accuracy": right / count}
 
     return objective
 
@@ -183,6 +235,8 @@ def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, 
             "classification": lambda: classification(outputs),
             "regression": regression,
             "reconstruction": lambda: reconstruction(noise),
+            "translation": translation,
+            "masked_language_modelling": masked_language_modelling,
             "vae": variational,
         }[task]()
     }

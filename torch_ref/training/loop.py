@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from torch_ref.arrays import channels_first, tensor
-from torch_ref.training.objectives import Objective
+from torch_ref.training.objectives import Objective, together
 
 
 class TrainingError(RuntimeError):
@@ -32,9 +32,9 @@ def parameters(model: nn.Module, part: str = "") -> list[nn.Parameter]:
 def fit(
     model: nn.Module,
     phases: Sequence[Phase],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[Any, np.ndarray]],
     steps: int,
-    axes: str,
+    axes: str | tuple[str, ...],
     on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> None:
     """Take a number of steps, one batch each; the model is trained in place.
@@ -42,7 +42,8 @@ def fit(
     Args:
         model: any torch module.
         phases: what each step minimises, in order.
-        batches: at least `steps` pairs of inputs, in Flax's layout, and targets.
+        batches: at least `steps` pairs of inputs, in Flax's layout, and targets; inputs may be
+            a tuple of several, as are then their axes.
         steps: how many to take.
         axes: of the inputs, see `flaxnets.specs.Input`.
         on_step: called after every step with its number, from 1, and its metrics.
@@ -59,7 +60,7 @@ def fit(
     model.train()
     taken = 0
     for inputs, targets in islice(batches, steps):
-        batch = channels_first(tensor(inputs), axes), _target(targets)
+        batch = _inputs(inputs, axes), _target(targets)
         losses: list[torch.Tensor] = []
         metrics: dict[str, torch.Tensor] = {}
         for phase in phases:
@@ -82,6 +83,12 @@ def fit(
         raise TrainingError(f"the batches ended after step {taken} of {steps}; give more")
 
 
+def _inputs(inputs: Any, axes: str | tuple[str, ...]) -> Any:
+    if isinstance(axes, str):
+        return channels_first(tensor(inputs), axes)
+    return tuple(map(_inputs, inputs, axes))
+
+
 def _target(targets: np.ndarray) -> torch.Tensor:
     target = tensor(targets)
     return target if target.is_floating_point() else target.long()
@@ -90,8 +97,8 @@ def _target(targets: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    inputs: np.ndarray,
-    axes: str,
+    inputs: Any,
+    axes: str | tuple[str, ...],
     part: str = "forward",
     batch_size: int = 500,
 ) -> np.ndarray:
@@ -99,18 +106,20 @@ def predict(
 
     Args:
         model: any torch module; of several outputs the first is returned.
-        inputs: in Flax's layout.
-        axes: of these.
+        inputs: in Flax's layout, one array or a tuple of several.
+        axes: of these, each.
         part: the method or submodule to call.
         batch_size: examples a call.
     """
     was_training = model.training
     model.eval()
+    whole = together(inputs)
     parts = []
-    for start in range(0, len(inputs), batch_size):
-        batch = channels_first(tensor(inputs[start : start + batch_size]), axes)
-        output = getattr(model, part)(batch)
+    for start in range(0, len(whole[0]), batch_size):
+        batch = tuple(x[start : start + batch_size] for x in whole)
+        output = getattr(model, part)(*_inputs(batch, together(axes)))
         output = (output[0] if isinstance(output, tuple) else output).numpy()
-        parts.append(np.moveaxis(output, 1, -1) if output.ndim > 2 else output)
+        images = output.ndim > 3 or (output.ndim == 3 and "c" in together(axes)[0])
+        parts.append(np.moveaxis(output, 1, -1) if images else output)
     model.train(was_training)
     return np.concatenate(parts)

@@ -1,6 +1,6 @@
 """What a network is trained for: `objective(model, batch) -> loss, metrics`.
 
-Axes: b batch, k classes.
+Axes: b batch, k classes, t time.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
+from flaxnets.specs import MASK, PAD
 from torch_ref.layers.loss import vae_loss
 
 Objective = Callable[[nn.Module, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -19,7 +20,7 @@ def classification(outputs: str = "logits") -> Objective:
     """Mean cross-entropy of a batch (inputs, labels), with the accuracy as its metric.
 
     Args:
-        outputs: what the network returns: "logits" or "probabilities".
+        outputs: what the network returns: "logits", "probabilities" or "log_probabilities".
 
     >>> loss, _ = classification()(lambda x: x, (torch.zeros(1, 4), torch.tensor([0])))
     >>> round(loss.item(), 4)
@@ -28,15 +29,26 @@ def classification(outputs: str = "logits") -> Objective:
 
     def objective(model, batch):
         inputs, labels = batch
-        scores = model(inputs)
-        if outputs == "probabilities":
-            loss = F.nll_loss(scores.clamp(min=torch.finfo(scores.dtype).tiny).log(), labels)
+        scores = model(*together(inputs))
+        if outputs == "logits":
+            loss = F.cross_entropy(scores.movedim(-1, 1), labels)
         else:
-            loss = F.cross_entropy(scores, labels)
-        accuracy = (scores.argmax(-1) == labels).float().mean()
-        return loss, {"accuracy": accuracy}
+            tiny = torch.finfo(scores.dtype).tiny
+            logs = scores if outputs == "log_probabilities" else scores.clamp(min=tiny).log()
+            loss = F.nll_loss(logs.movedim(-1, 1), labels)
+        return loss, {"accuracy": accuracy(scores, labels)}
 
     return objective
+
+
+def together(inputs: Any) -> tuple:
+    """A batch's inputs, one tensor or a tuple of several, as a tuple."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def accuracy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The share of rows (..., k) whose largest entry is at the label (...), if not at -100."""
+    return (scores.argmax(-1) == labels).sum().float() / (labels != -100).sum()
 
 
 def regression() -> Objective:
@@ -44,7 +56,7 @@ def regression() -> Objective:
 
     def objective(model, batch):
         inputs, targets = batch
-        outputs = model(inputs)
+        outputs = model(*together(inputs))
         return F.mse_loss(outputs, targets), {"mae": F.l1_loss(outputs, targets)}
 
     return objective
@@ -73,6 +85,37 @@ def variational() -> Objective:
 
         bound = vae_loss(outputs, images, mean, logvar, summed)
         return bound, {"divergence": bound - summed(outputs, images)}
+
+    return objective
+
+
+def translation() -> Objective:
+    """Cross-entropy of target tokens with teacher forcing; see `flaxnets.training.objectives`."""
+
+    def objective(model, batch):
+        source, target = batch
+        wanted = target[:, 1:].masked_fill(target[:, 1:] == PAD, -100)
+        scores = model(*together(source), target[:, :-1])
+        loss = F.cross_entropy(scores.movedim(-1, 1), wanted)
+        return loss, {"accuracy": accuracy(scores, wanted)}
+
+    return objective
+
+
+def masked_language_modelling() -> Objective:
+    """Hidden words guessed from the others; see `flaxnets.training.objectives`."""
+
+    def objective(model, batch):
+        (tokens, present), _ = batch
+        chosen, other = torch.rand(tokens.shape), torch.rand(tokens.shape)
+        other = (other * model.vocab_size).to(tokens.dtype)
+        hidden = (chosen < 0.15) & (tokens > MASK)
+        seen = torch.where(chosen < 0.135, other, tokens).masked_fill(chosen < 0.12, MASK)
+        wanted = tokens.long().masked_fill(~hidden, -100)
+        scores = model(torch.where(hidden, seen, tokens), present)
+        count = hidden.sum().clamp(min=1)  # a small batch may have none
+        loss = F.cross_entropy(scores.movedim(-1, 1), wanted, reduction="sum") / count
+        return loss, {"accuracy": (scores.argmax(-1) == wanted).sum() / count}
 
     return objective
 
@@ -126,6 +169,8 @@ def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, 
             "classification": lambda: classification(outputs),
             "regression": regression,
             "reconstruction": lambda: reconstruction(noise),
+            "translation": translation,
+            "masked_language_modelling": masked_language_modelling,
             "vae": variational,
         }[task]()
     }
