@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from flax import nnx
 
 from flaxnets.bridge.convert import modules
@@ -15,6 +16,8 @@ Report = Callable[[str, nnx.Module, tuple, dict, Any], None]
 @contextlib.contextmanager
 def recorded(model: nnx.Module, report: Report) -> Iterator[None]:
     """While open, every call of a module inside the model is reported as it ends.
+
+    Nothing is compiled meanwhile, so that a call inside `lax.scan` is reported at every step.
 
     Args:
         model: the model; calls of other models' modules go unseen.
@@ -54,7 +57,8 @@ def recorded(model: nnx.Module, report: Report) -> Iterator[None]:
     for kind, call in wrapped.items():
         kind.__call__ = call
     try:
-        yield
+        with jax.disable_jit():
+            yield
     finally:
         for kind, original in own.items():
             if original is None:
