@@ -121,6 +121,7 @@ from flaxnets.layers.pooling import (
     MinPool2d,
     MinPool3d,
 )
+from flaxnets.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from flaxnets.layers.resize import Upsample
 from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
 
@@ -160,6 +161,12 @@ __all__ = [
     "FeatureAlphaDropout",
     "Embedding",
     "EmbeddingBag",
+    "RNN",
+    "LSTM",
+    "GRU",
+    "RNNCell",
+    "LSTMCell",
+    "GRUCell",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
