@@ -1,6 +1,7 @@
 """Recording: every call once, and nothing left behind."""
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -18,6 +19,15 @@ def test_calls_in_order():
         "conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "act1", "fc2", "act2", "fc3", "",
     ]  # fmt: skip
     assert nnx.Linear.__call__ is before
+
+
+def test_calls_inside_a_loop():
+    """A call inside `lax.scan` is reported at every step, with its numbers."""
+    model, seen = flaxnets.create("char_rnn", variant="tiny"), []
+    with recorded(model, lambda name, module, args, kwargs, out: seen.append((name, out))):
+        model(jnp.ones((1, 2, 5)))
+    assert [name for name, _ in seen] == [*["out_fc", "softmax", "hid_fc"] * 2, ""]
+    assert not np.array_equal(seen[0][1], seen[3][1])
 
 
 def test_other_models_are_unseen_and_errors_restore():
