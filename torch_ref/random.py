@@ -18,6 +18,9 @@ How the layers of flaxnets draw, and how `replay` makes torch draw the same:
 - Noise (`randn`, `rand`) is drawn in its own dtype.
 - Arrays are drawn in Flax's layout, channels last. Dropout of whole channels draws (b, c).
   Torch draws in that shape too and moves the channels forward.
+- Between the layers of a recurrent network one mask is drawn behind each layer but the last,
+  time first: (t, b, f) whatever `batch_first` says. Time i of the row j of a packed batch, j
+  counted before sorting, takes the entry (i, j) of that array, which does not depend on t.
 """
 
 import contextlib
@@ -28,7 +31,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
+
+from torch_ref.erfinv import erfinv
+from torch_ref.recurrent_replay import layer_by_layer, recurrent_call
 
 WORD = 0xFFFFFFFF
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -38,85 +46,6 @@ FLOATS = {
     torch.float32: (32, 23, 0x3F800000, torch.int32),
     torch.float64: (64, 52, 0x3FF0000000000000, torch.int64),
 }
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split()))
-
-
-# Giles's polynomials of w = -log(1 - x^2), highest power first: (below this w, what is
-# subtracted from w or, from the second on, from its root, coefficients).
-ERFINV = {
-    torch.float32: (
-        (
-            5.0,
-            2.5,
-            _numbers(
-                "2.81022636e-08 3.43273939e-07 -3.5233877e-06 -4.39150654e-06 0.00021858087 "
-                "-0.00125372503 -0.00417768164 0.246640727 1.50140941"
-            ),
-        ),
-        (
-            math.inf,
-            3.0,
-            _numbers(
-                "-0.000200214257 0.000100950558 0.00134934322 -0.00367342844 0.00573950773 "
-                "-0.0076224613 0.00943887047 1.00167406 2.83297682"
-            ),
-        ),
-    ),
-    torch.float64: (
-        (
-            6.25,
-            3.125,
-            _numbers(
-                "-3.6444120640178196996e-21 -1.685059138182016589e-19 1.2858480715256400167e-18 "
-                "1.115787767802518096e-17 -1.333171662854620906e-16 2.0972767875968561637e-17 "
-                "6.6376381343583238325e-15 -4.0545662729752068639e-14 -8.1519341976054721522e-14 "
-                "2.6335093153082322977e-12 -1.2975133253453532498e-11 -5.4154120542946279317e-11 "
-                "1.051212273321532285e-09 -4.1126339803469836976e-09 -2.9070369957882005086e-08 "
-                "4.2347877827932403518e-07 -1.3654692000834678645e-06 -1.3882523362786468719e-05 "
-                "0.0001867342080340571352 -0.00074070253416626697512 -0.0060336708714301490533 "
-                "0.24015818242558961693 1.6536545626831027356"
-            ),
-        ),
-        (
-            16.0,
-            3.25,
-            _numbers(
-                "2.2137376921775787e-09 9.075656193888539e-08 -2.7517406297064545e-07 "
-                "1.8239629214389228e-08 1.5027403968909828e-06 -4.013867526981546e-06 "
-                "2.9234449089955446e-06 1.2475304481671779e-05 -4.7318229009055734e-05 "
-                "6.828485145957318e-05 2.4031110387097894e-05 -0.0003550375203628475 "
-                "0.0009532893797373805 -0.0016882755560235047 0.002491442096107851 "
-                "-0.003751208507569241 0.005370914553590064 1.0052589676941592 3.0838856104922208"
-            ),
-        ),
-        (
-            math.inf,
-            5.0,
-            _numbers(
-                "-2.7109920616438573e-11 -2.555641816996525e-10 1.5076572693500548e-09 "
-                "-3.789465440126737e-09 7.61570120807834e-09 -1.496002662714924e-08 "
-                "2.914795345090108e-08 -6.771199775845234e-08 2.2900482228026655e-07 "
-                "-9.9298272942317e-07 4.526062597223154e-06 -1.968177810553167e-05 "
-                "7.599527703001776e-05 -0.00021503011930044477 -0.00013871931833623122 "
-                "1.0103004648645344 4.849906401408584"
-            ),
-        ),
-    ),
-}
-# Cephes's rational function for log(1 + x) (Moshier, unity.c), highest power first.
-LOG1P_SMALL = 2**0.5 - 1
-LOG1P_OVER = _numbers(
-    "4.5270000862445199635215e-5 4.9854102823193375972212e-1 6.5787325942061044846969e0 "
-    "2.9911919328553073277375e1 6.0949667980987787057556e1 5.7112963590585538103336e1 "
-    "2.0039553499201281259648e1"
-)
-LOG1P_UNDER = _numbers(
-    "1.0 1.5062909083469192043167e1 8.3047565967967209469434e1 2.2176239823732856465394e2 "
-    "3.0909872225312059774938e2 2.1642788614495947685003e2 6.0118660497603843919306e1"
-)
 
 
 def key(seed: int) -> torch.Tensor:
@@ -231,54 +160,6 @@ def normal(
     return math.sqrt(2) * erfinv(uniform(key, shape, dtype, above, 1.0))
 
 
-def erfinv(x: torch.Tensor) -> torch.Tensor:
-    """The inverse error function as XLA computes it, inside (-1, 1).
-
-    >>> erfinv(torch.tensor(0.5))
-    tensor(0.4769)
-    """
-    w = -_log1p(-x * x)
-    result = torch.zeros_like(x)
-    for index, (below, shift, coefficients) in reversed(list(enumerate(ERFINV[x.dtype]))):
-        t = (w.sqrt() if index else w) - shift
-        result = torch.where(w < below, _polynomial(t, coefficients), result)
-    return result * x
-
-
-def _log1p(x: torch.Tensor) -> torch.Tensor:
-    """XLA's log1p on a CPU, which is up to 30 ulp off between -0.41 and -0.29."""
-    ratio = _polynomial(x, LOG1P_OVER) / _polynomial(x, LOG1P_UNDER)
-    square = x * x
-    small = x + (-0.5 * square + x * square * ratio)
-    return torch.where(x.abs() < LOG1P_SMALL, small, torch.log(1 + x))
-
-
-def _polynomial(x: torch.Tensor, coefficients: Sequence[float]) -> torch.Tensor:
-    """Horner's rule with fused steps, as XLA compiles it where the processor has them."""
-    result = torch.full_like(x, coefficients[0])
-    for coefficient in coefficients[1:]:
-        result = _fused(result, x, torch.tensor(coefficient, dtype=x.dtype))
-    return result
-
-
-def _fused(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """The sum a b + c, rounded once."""
-    if a.dtype == torch.float32:
-        return (a.double() * b.double() + c.double()).float()
-    product, total = a * b, a * b + c
-    # What the two roundings lost, exactly: Dekker 1971 and Knuth's two-sum.
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
-    lost = a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
-    back = total - product
-    return total + (lost + ((product - (total - back)) + (c - back)))
-
-
-def _halves(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    scaled = x * (2.0**27 + 1)
-    high = scaled - (scaled - x)
-    return high, x - high
-
-
 def permutation(key: torch.Tensor, size: int) -> torch.Tensor:
     """`jax.random.permutation` of the numbers below `size`.
 
@@ -313,8 +194,8 @@ class ReplayError(RuntimeError):
 def replay(key: int | torch.Tensor, draws: Sequence[Sequence[int]] | None = None) -> "Replay":
     """A context in which torch draws what `nnx.Rngs(key)` gives to the Flax twin.
 
-    Covered are the dropout functions and layers, attention with dropout, `torch.rand`,
-    `randn`, `rand_like`, `randn_like` and `bernoulli`; any other draw is refused.
+    Covered are the dropout functions and layers, attention and recurrent layers with dropout,
+    `torch.rand`, `randn`, `rand_like`, `randn_like` and `bernoulli`; any other draw is refused.
 
     Args:
         key: of the forward pass: a seed or a key.
@@ -341,9 +222,16 @@ class Replay(TorchFunctionMode):
         self._key = _key_of(key) if isinstance(key, int) else key
         self._draws = None if draws is None else [tuple(shape) for shape in draws]
         self._count = 0
+        self._rows: torch.Tensor | None = None
+
+    def __enter__(self) -> "Replay":
+        self._hook = register_module_forward_pre_hook(self._see_packed)
+        super().__enter__()
+        return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         super().__exit__(kind, error, trace)
+        self._hook.remove()
         if kind is None and self._draws is not None and self._count != len(self._draws):
             raise ReplayError(f"torch drew {self._count} arrays and Flax {len(self._draws)}")
 
@@ -354,9 +242,38 @@ class Replay(TorchFunctionMode):
         if func is F.multi_head_attention_forward:  # itself made of functions that draw
             with _replaced(F, self, "dropout", "scaled_dot_product_attention"):
                 return func(*args, **kwargs)
-        if func in REFUSED or _recurrent_dropout(func, args):
+        if call := recurrent_call(func, args):
+            return layer_by_layer(self, func, call)
+        if func in REFUSED:
             raise ReplayError(f"{func.__name__} draws numbers that replay has no rule for")
         return func(*args, **kwargs)
+
+    def _see_packed(self, module: torch.nn.Module, args: tuple) -> None:
+        """Keep the order of the rows of a packed batch, which the function inside is not told."""
+        if isinstance(module, torch.nn.RNNBase):
+            self._rows = None
+            if args and isinstance(args[0], PackedSequence):
+                rows = args[0].sorted_indices
+                count = int(args[0].batch_sizes[0])
+                self._rows = torch.arange(count) if rows is None else rows
+
+    def packed_rows(self) -> torch.Tensor:
+        """Which row of the batch each row of the packed batch was.
+
+        Raises:
+            ReplayError: no recurrent layer was called with the packed batch by position.
+        """
+        if self._rows is None:
+            raise ReplayError("the order of a packed batch is unknown; pass it by position")
+        return self._rows
+
+    def longer(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape (t, ...) with the t of Flax's next draw: a packed batch lost its padding."""
+        if self._draws is not None and self._count < len(self._draws):
+            wanted = self._draws[self._count]
+            if wanted[1:] == shape[1:] and wanted[0] >= shape[0]:
+                return wanted
+        return shape
 
     def draw(self, shape: Sequence[int], sample: Callable, feature: bool = False) -> torch.Tensor:
         """The next array: `sample(key, shape)` in Flax's layout, then in torch's."""
@@ -378,8 +295,12 @@ class Replay(TorchFunctionMode):
     def mask(self, x: torch.Tensor, p: float, feature: bool = False) -> torch.Tensor:
         """Which entries of a tensor, or which of its channels, are kept."""
         shape = x.shape[:2] if feature else x.shape
-        kept = self.draw(shape, lambda key, shape: bernoulli(key, 1 - p, shape), feature)
+        kept = self.kept(shape, p, feature)
         return kept.reshape(shape + (1,) * (x.dim() - len(shape))).to(x)
+
+    def kept(self, shape: Sequence[int], p: float, feature: bool = True) -> torch.Tensor:
+        """A mask of a shape, which is not moved where it is of features."""
+        return self.draw(shape, lambda key, shape: bernoulli(key, 1 - p, shape), feature)
 
 
 def _dropout(feature: bool, alpha: bool, batched: int | None = None) -> Callable:
@@ -470,9 +391,7 @@ def _attention(
             scores = scores.masked_fill(~attn_mask, -math.inf)
         else:
             scores = scores + attn_mask
-    kept = replay.draw(
-        scores.shape, lambda key, shape: bernoulli(key, 1 - dropout_p, shape), feature=True
-    )
+    kept = replay.kept(scores.shape, dropout_p)
     return (scores.softmax(-1) * (kept.to(scores) / (1 - dropout_p))) @ value
 
 
@@ -526,11 +445,3 @@ def _replaced(module: Any, replay: Replay, *names: str) -> Iterator[None]:
     finally:
         for name, original in originals.items():
             setattr(module, name, original)
-
-
-def _recurrent_dropout(func: Callable, args: Sequence[Any]) -> bool:
-    """Whether this is a recurrent network of torch's that drops between its layers."""
-    if func.__name__ not in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        return False
-    rates = [index for index, value in enumerate(args) if isinstance(value, float)]
-    return bool(rates) and args[rates[0]] > 0 and bool(args[rates[0] + 1])
