@@ -19,8 +19,44 @@ class ParityError(AssertionError):
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """An array in four numbers."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One array of both sides; statistics of a side that lacks it are None."""
+
+    name: str
+    error: float
+    torch: Statistics | None
+    flax: Statistics | None
+
+
+@dataclass(frozen=True)
 class Row:
-    """One check of one variant: its error, the bound, and where the error is worst."""
+    """One check of one variant.
+
+    Attributes:
+        architecture: whose twins were checked.
+        variant: of the architecture.
+        check: from `CHECKS`.
+        passed: whether the error is within the bound.
+        error: the largest.
+        bound: that it is judged by.
+        worst: the array that has it.
+        seconds: that the check took.
+        place: of a failed check: the first submodule in data-flow order, gradient or optimizer
+            slot that differs.
+        cause: the likely one, from the known differences between the frameworks.
+        arrays: the worst few, worst first.
+        layers: the error of every submodule's output in data-flow order (`intermediates`).
+    """
 
     architecture: str
     variant: str
@@ -30,6 +66,10 @@ class Row:
     bound: float
     worst: str
     seconds: float
+    place: str = ""
+    cause: str = ""
+    arrays: tuple[Compared, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
 
 
 class Report:
@@ -51,11 +91,7 @@ class Report:
         """Raise `ParityError`, one line for every check that failed."""
         failed = [row for row in self.rows if not row.passed]
         if failed or not self.rows:
-            lines = (
-                f"{row.architecture} ({row.variant}) {row.check}: "
-                f"error {row.error:.3g} above {row.bound:.3g} at {row.worst}"
-                for row in failed
-            )
+            lines = map(_line, failed)
             raise ParityError("\n".join(lines) or "no check was run")
 
     def to_json(self) -> str:
@@ -102,6 +138,16 @@ class Report:
             rows="\n".join(lines),
             versions=", ".join(f"{name} {number}" for name, number in versions().items()),
         )
+
+
+def _line(row: Row) -> str:
+    """A failed check in one line: where, how far, why."""
+    where = row.place or row.worst
+    why = f"; {row.cause}" if row.cause else ""
+    return (
+        f"{row.architecture} ({row.variant}) {row.check}: {where} differs, "
+        f"error {row.error:.3g} above {row.bound:.3g}{why}"
+    )
 
 
 def versions() -> dict[str, str]:
