@@ -145,8 +145,8 @@ def _line(row: Row) -> str:
     where = row.place or row.worst
     why = f"; {row.cause}" if row.cause else ""
     return (
-        f"{row.architecture} ({row.variant}) {row.check}: {where} differs, "
-        f"error {row.error:.3g} above {row.bound:.3g}{why}"
+        f"{row.architecture} ({row.variant}) {row.check}: "
+        f"error {row.error:.3g} above {row.bound:.3g} at {where}{why}"
     )
 
 
