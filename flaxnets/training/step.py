@@ -29,7 +29,7 @@ class Phase(NamedTuple):
 
     Attributes:
         objective: the loss, see `flaxnets.training.objectives`.
-        optimizer: any optax transformation.
+        optimizer: any optax transformation; one that asks for a `value` gets the loss.
         part: the attribute of the model whose parameters are trained; "" for all of them.
     """
 
@@ -116,7 +116,8 @@ class TrainStep:
 
             own = [params[place] for place in chosen]
             grads, (loss, rest, figures) = jax.grad(loss_of, has_aux=True)(own)
-            updates, moments[index] = phase.optimizer.update(grads, moments[index], own)
+            optimizer = optax.with_extra_args_support(phase.optimizer)
+            updates, moments[index] = optimizer.update(grads, moments[index], own, value=loss)
             for place, value in zip(chosen, optax.apply_updates(own, updates), strict=True):
                 params[place] = value
             losses.append(loss)
@@ -143,6 +144,22 @@ class TrainStep:
         """A model with the weights and statistics of a state, for evaluation."""
         copied = jax.tree.map(jnp.copy, (state.params, state.rest))
         return _evaluation_view(self._merge(*copied))
+
+    def moments(self, state: TrainState) -> list[Any]:
+        """The optimizer state of each phase, copied; its trees are lists of parameters."""
+        return jax.tree.unflatten(self._moments_tree, [jnp.copy(leaf) for leaf in state.moments])
+
+    def with_moments(self, state: TrainState, moments: list[Any]) -> TrainState:
+        """A state whose phases go on with other optimizer states, as `moments` gives them.
+
+        Raises:
+            ValueError: moments of another structure.
+        """
+        tree: Any
+        leaves, tree = jax.tree.flatten(moments)
+        if tree != self._moments_tree:
+            raise ValueError(f"moments of structure {tree}, not {self._moments_tree}")
+        return state._replace(moments=tuple(jnp.copy(leaf) for leaf in leaves))
 
     def _scan(self, state, batches):
         return jax.lax.scan(self.pure, state, batches)
