@@ -15,13 +15,16 @@ from flaxnets.parity.architectures import check_architecture, variants
 from flaxnets.parity.checks import CHECKS, check
 from flaxnets.parity.pair import Pair
 from flaxnets.parity.report import ParityError, Report, Row
+from flaxnets.parity.trajectory import METHODS, Task
 
 __all__ = [
     "CHECKS",
+    "METHODS",
     "Pair",
     "ParityError",
     "Report",
     "Row",
+    "Task",
     "check",
     "check_architecture",
     "variants",

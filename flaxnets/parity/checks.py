@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +18,16 @@ from flaxnets.parity import tolerances
 from flaxnets.parity.compare import compare
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.report import Report, Row
+from flaxnets.parity.trajectory import (
+    METHODS,
+    Task,
+    any_task,
+    compare_steps,
+    flax_steps,
+    torch_steps,
+)
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
-from flaxnets.training.objectives import Objective, apply
 from torch_ref.arrays import tensors
 
 STEPS = 3  # of training, where steps are compared with each other
@@ -39,15 +46,17 @@ class Finding(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is checked: a pair, and the objectives and batch that its training step takes."""
+    """What is checked: a pair, what it is trained on and the methods it is trained with."""
 
     pair: Pair
-    objectives: Mapping[str, Objective]
-    batch: Any
+    task: Task
+    methods: Sequence[str]
 
     def step(self, dtype: str, optimizer: optax.GradientTransformation) -> TrainStep:
         """The training step of the Flax model."""
-        phases = [Phase(objective, optimizer, part) for part, objective in self.objectives.items()]
+        phases = [
+            Phase(objective, optimizer, part) for part, objective in self.task.objectives.items()
+        ]
         return TrainStep(self.pair.flax_model(dtype), *phases)
 
 
@@ -102,7 +111,8 @@ def gradients(subject: Subject) -> Finding:
     other = subject.pair.flax_result(truth)
     if not truth.gradients and not other.gradients:
         return Finding(0.0, tolerances.FLOAT64, "no parameter and no real input")
-    return Finding(*_swap(compare(truth.gradients, other.gradients), tolerances.FLOAT64))
+    found = compare(truth.gradients, other.gradients, tolerances.SMALLEST)
+    return Finding(*_swap(found, tolerances.FLOAT64))
 
 
 def round_trip(subject: Subject) -> Finding:
@@ -164,7 +174,7 @@ def compiled(subject: Subject) -> Finding:
     outputs = compare(eager, _numpy(named(jitted(state, inputs))))
 
     step = subject.step("float64", optimizers.sgd(1e-4, momentum=0.9))
-    batch = _batch(subject.batch, "float64")
+    batch = _batch(subject.task.batches[0], "float64")
     scanned, _ = step.many(
         jax.tree.map(jnp.copy, step.state),
         jax.tree.map(lambda x: jnp.broadcast_to(x, (STEPS, *x.shape)), batch),
@@ -182,7 +192,7 @@ def compiled(subject: Subject) -> Finding:
 
 def lowering(subject: Subject) -> Finding:
     """The training step lowers for cpu, cuda and tpu, donates its state, calls no host."""
-    batch = _batch(subject.batch, "float32")
+    batch = _batch(subject.task.batches[0], "float32")
     with jax.enable_x64(False):
         step = subject.step("float32", optimizers.adam())
         called = re.search(r"\b\w*callback\b", str(jax.make_jaxpr(step.pure)(step.state, batch)))
@@ -232,6 +242,26 @@ def float32(subject: Subject) -> Finding:
     return worst
 
 
+def trajectory(subject: Subject) -> Finding:
+    """Steps of training agree in float64: loss, gradients, moments, updates and statistics."""
+    worst = Finding(0.0, tolerances.FLOAT64, "nothing")
+    for name in subject.methods:
+        method = METHODS[name]
+        steps = zip(
+            torch_steps(subject.pair, subject.task, method),
+            flax_steps(subject.pair, subject.task, method),
+            strict=True,
+        )
+        for number, (truth, other) in enumerate(steps, 1):
+            found = compare_steps(truth, other)
+            if worst.worst == "nothing" or found.error > worst.error:
+                where = f"{found.worst} in step {number} of {name}"
+                worst = Finding(found.error, tolerances.FLOAT64, where)
+            if found.error > tolerances.FLOAT64:
+                return worst
+    return worst
+
+
 CHECKS: dict[str, Callable[[Subject], Finding]] = {
     check.__name__: check
     for check in (
@@ -240,6 +270,7 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
         intermediates,
         gradients,
         buffers,
+        trajectory,
         round_trip,
         initialisation,
         compiled,
@@ -257,8 +288,8 @@ def check(
     *,
     name: str = "model",
     variant: str = "default",
-    objectives: Mapping[str, Objective] | None = None,
-    batch: Any = None,
+    task: Task | None = None,
+    methods: Sequence[str] = ("adam",),
     seed: int = 0,
 ) -> Report:
     """Prove, or disprove, that a Flax and a torch model are the same function.
@@ -274,23 +305,22 @@ def check(
         checks: names from `CHECKS`; None for all.
         name: of the pair, for the report.
         variant: of the pair, for the report.
-        objectives: of the training step in `compiled` and `lowering`, by the part of the model
-            that each moves ("" for all); None for a mean square of the outputs.
-        batch: what they are called with; None for (inputs, None).
+        task: what the pair is trained on in `trajectory`, `compiled` and `lowering`; None for a
+            mean of the sine of all outputs, with inputs drawn as for the other checks.
+        methods: names from `METHODS` that `trajectory` trains with.
         seed: of the random weights and inputs.
 
     Raises:
         KeyError: an unknown check.
         bridge.BridgeError: weights of one side without a counterpart on the other.
     """
-    for unknown in [check for check in checks or () if check not in CHECKS]:
-        raise KeyError(f"check {unknown!r} is unknown; use {', '.join(CHECKS)}")
+    for kind, known, chosen in (("check", CHECKS, checks or ()), ("method", METHODS, methods)):
+        for unknown in set(chosen) - known.keys():
+            raise KeyError(f"{kind} {unknown!r} is unknown; use {', '.join(known)}")
     rows = []
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         pair = Pair(flax_model, torch_model, inputs, seed)
-        subject = Subject(
-            pair, objectives or {"": _projection}, (pair.values, None) if batch is None else batch
-        )
+        subject = Subject(pair, task or any_task(pair), methods)
         for chosen in checks or CHECKS:
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
@@ -316,19 +346,6 @@ def _run(chosen: Callable[[Subject], Finding], subject: Subject) -> Finding:
     except Exception as error:  # whatever a model under test may raise
         first_line = str(error).strip().partition("\n")[0]
         return Finding(np.inf, 0.0, f"{type(error).__name__}: {first_line}")
-
-
-def _projection(model: Any, batch: Any, rngs: nnx.Rngs) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """An objective for any model: a mean square of its outputs, each with its own weight.
-
-    Without the weights it would be flat behind a normalisation, whose mean square is fixed.
-    """
-    inputs, _ = batch
-    loss = jnp.zeros(())
-    for output in named(apply(model, rngs, *inputs)).values():
-        weights = jnp.linspace(0, 1, output.size, dtype=output.dtype).reshape(output.shape)
-        loss += jnp.mean(weights * output**2)
-    return loss, {}
 
 
 def _swap(difference: tuple[float, str], bound: float) -> tuple[float, float, str]:

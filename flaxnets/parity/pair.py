@@ -215,7 +215,7 @@ class Pair:
             outputs = named(apply(model, nnx.Rngs(jax.random.key(seed)), *inputs))
             return outputs, nnx.state(model)
 
-        draws = _draws(jax.make_jaxpr(forward)(state, self.flax_inputs(), 0).jaxpr)
+        draws = draws_of(jax.make_jaxpr(forward)(state, self.flax_inputs(), 0).jaxpr)
         jitted = self._compiled.setdefault("forward in training", jax.jit(forward))
         for index in range(passes):
             outputs, state = jitted(state, self.redrawn(index).flax_inputs(), index)
@@ -288,7 +288,7 @@ class Pair:
         return found
 
 
-def _draws(jaxpr: Any) -> list[tuple[int, ...]]:
+def draws_of(jaxpr: Any) -> list[tuple[int, ...]]:
     """The shapes of the random arrays that a computation draws, in order."""
     shapes = []
     for equation in jaxpr.eqns:
@@ -296,7 +296,7 @@ def _draws(jaxpr: Any) -> list[tuple[int, ...]]:
             shapes.append(tuple(equation.params["shape"]))
         for value in equation.params.values():
             if hasattr(value, "jaxpr"):
-                shapes += _draws(value.jaxpr)
+                shapes += draws_of(value.jaxpr)
     return shapes
 
 
