@@ -223,10 +223,10 @@ def test_schedules_become_numbers():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dtypes_survive(dtype):
     """Slots keep their bits in other dtypes, through torch."""
-    flax, twin = _pair("lenet", dtype)
+    flax, twin = _pair("conv_net", dtype)
     params = _params(flax)
     optimizer = optimizers.nadam()
-    _, state = optimizer.update(params, optimizer.init(params), params)
+    _, state = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     there = bridge.optimizer_state_dict(flax, state, optimizers.nadam)
     reference = torch.optim.NAdam(twin.parameters())
     reference.load_state_dict(optimizer_tensors(there))
