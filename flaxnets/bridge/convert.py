@@ -40,12 +40,19 @@ def _modules(node: Any, path: tuple[str | int, ...], name: tuple[str, ...]) -> I
         children: Any = list(enumerate(node))
     elif isinstance(node, nnx.Module):
         yield path, ".".join(name), node
-        children = [(key, value) for key, value in vars(node).items() if key[:1] != "_"]
+        children = [(key, value) for key, value in _attributes(node) if key[:1] != "_"]
     else:
         return
     for key, value in children:
         transparent = isinstance(node, nnx.Sequential) and key == "layers"
         yield from _modules(value, (*path, key), name if transparent else (*name, str(key)))
+
+
+def _attributes(node: nnx.Module) -> list[tuple[str, Any]]:
+    """A module's attributes as they were defined: `nnx.merge` sorts all but this record."""
+    own = vars(node)
+    order = dict.fromkeys([*getattr(node, "_pytree__nodes", ()), *own])
+    return [(key, own[key]) for key in order if key in own]
 
 
 def entries(model: nnx.Module) -> list[Entry]:
@@ -56,7 +63,7 @@ def entries(model: nnx.Module) -> list[Entry]:
     """
     found = []
     for path, prefix, module in modules(model):
-        own = {key: value for key, value in vars(module).items() if _is_weight(value)}
+        own = {key: value for key, value in _attributes(module) if _is_weight(value)}
         given = rule(type(module))
         if given is None:
             # A network's own bare parameters: torch's name and torch's layout.
