@@ -264,6 +264,7 @@ class Pair:
 
         def record(name):
             def hook(module, inputs, output):
+                output = self._padded(output, getattr(module, "batch_first", False))
                 _record(found, name, output, lambda x: x.detach().numpy())
 
             return hook
@@ -273,6 +274,15 @@ class Pair:
                 module.register_forward_hook(record(name))
         model(*self.torch_inputs())
         return found
+
+    def _padded(self, output: Any, batch_first: bool) -> Any:
+        """An output whose packed sequences are padded to the length of the inputs."""
+        if isinstance(output, PackedSequence):
+            total = max(d.shape[d.axes.index("t")] for d in self.inputs if "t" in d.axes)
+            return pad_packed_sequence(output, batch_first, total_length=total)[0]
+        if isinstance(output, tuple):
+            return tuple(self._padded(entry, batch_first) for entry in output)
+        return output
 
     def flax_intermediates(self) -> dict[str, np.ndarray]:
         """The output of every submodule of the Flax model, float64, by torch name and call."""
