@@ -42,6 +42,7 @@ from flaxnets.layers.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from flaxnets.layers.attention import MultiheadAttention, attend, attention_weights
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.layers.dropout import (
@@ -123,6 +124,13 @@ from flaxnets.layers.pooling import (
 )
 from flaxnets.layers.resize import Upsample
 from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
+from flaxnets.layers.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "Linear",
@@ -160,6 +168,14 @@ __all__ = [
     "FeatureAlphaDropout",
     "Embedding",
     "EmbeddingBag",
+    "MultiheadAttention",
+    "attend",
+    "attention_weights",
+    "Transformer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
