@@ -6,6 +6,7 @@ Axes: b batch, t queries, s keys and values, h heads, d features of a head, e k 
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,10 @@ class MultiheadAttention(nnx.Module):
     ((4, 5, 6), (4, 5, 5))
     """
 
+    q_proj_weight: Any  # None where `in_proj_weight` holds all three
+    k_proj_weight: Any
+    v_proj_weight: Any
+
     def __init__(
         self,
         embed_dim: int,
@@ -186,7 +191,7 @@ class MultiheadAttention(nnx.Module):
         self.bias_k = nnx.data(entry() if add_bias_kv else None)
         self.bias_v = nnx.data(entry() if add_bias_kv else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias, rngs=rngs)
-        if bias:
+        if self.out_proj.bias is not None:
             self.out_proj.bias.set_value(jnp.zeros_like(self.out_proj.bias[...]))
 
     def set_view(self, deterministic: bool | None = None) -> None:
@@ -272,7 +277,8 @@ class MultiheadAttention(nnx.Module):
         """The three arrays, each with embed_dim features."""
         biases = None if self.in_proj_bias is None else self.in_proj_bias[...]
         if self.in_proj_weight is None:
-            matrices = (self.q_proj_weight[...], self.k_proj_weight[...], self.v_proj_weight[...])
+            separate = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+            matrices = [weight[...] for weight in separate]
         elif query is key and key is value:  # one product for all
             y = query @ self.in_proj_weight[...].T
             return jnp.split(y if biases is None else y + biases, 3, -1)

@@ -70,20 +70,10 @@ class _Layer(nnx.Module):
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
 
-    def _attended(
-        self, attention: MultiheadAttention, x: Array, memory: Array, masks: tuple, rngs: Any
+    def _attend(
+        self, layer: MultiheadAttention, x: Array, memory: Array, masks: dict, rngs: Any
     ) -> Array:
-        attn_mask, key_padding_mask, is_causal = masks
-        return attention(
-            x,
-            memory,
-            memory,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            is_causal=is_causal,
-            need_weights=False,
-            rngs=rngs,
-        )[0]
+        return layer(x, memory, memory, need_weights=False, **masks, rngs=rngs)[0]
 
     def _feedforward(self, x: Array, rngs: Any) -> Array:
         return self.linear2(self.dropout(self.activation(self.linear1(x)), rngs=rngs))
@@ -91,6 +81,10 @@ class _Layer(nnx.Module):
     def _added(self, x: Array, norm: LayerNorm, block: Callable[[Array], Array]) -> Array:
         """A block beside a path that skips it, normalised before or after."""
         return x + block(norm(x)) if self.norm_first else norm(x + block(x))
+
+
+def _masks(mask: Array | None, padding: Array | None, is_causal: bool) -> dict[str, Any]:
+    return {"attn_mask": mask, "key_padding_mask": padding, "is_causal": is_causal}
 
 
 class TransformerEncoderLayer(_Layer):
@@ -142,10 +136,10 @@ class TransformerEncoderLayer(_Layer):
             is_causal: a promise that `src_mask` hides what comes after each entry.
             rngs: draws the dropout in training.
         """
-        masks = (src_mask, src_key_padding_mask, is_causal)
+        masks = _masks(src_mask, src_key_padding_mask, is_causal)
 
         def self_attention(x: Array) -> Array:
-            return self.dropout1(self._attended(self.self_attn, x, x, masks, rngs), rngs=rngs)
+            return self.dropout1(self._attend(self.self_attn, x, x, masks, rngs), rngs=rngs)
 
         def feedforward(x: Array) -> Array:
             return self.dropout2(self._feedforward(x, rngs), rngs=rngs)
@@ -193,18 +187,9 @@ class TransformerDecoderLayer(_Layer):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        super().__init__(
-            d_model,
-            nhead,
-            dim_feedforward,
-            dropout,
-            activation,
-            layer_norm_eps,
-            batch_first,
-            norm_first,
-            bias,
-            rngs=rngs,
-        )
+        sizes: Any = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps)
+        sizes += (batch_first, norm_first, bias)
+        super().__init__(*sizes, rngs=rngs)
         self.multihead_attn = MultiheadAttention(
             d_model, nhead, dropout, bias, batch_first=batch_first, rngs=rngs
         )
@@ -237,14 +222,14 @@ class TransformerDecoderLayer(_Layer):
             memory_is_causal: the same of `memory_mask`.
             rngs: draws the dropout in training.
         """
-        own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
-        others = (memory_mask, memory_key_padding_mask, memory_is_causal)
+        own = _masks(tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+        others = _masks(memory_mask, memory_key_padding_mask, memory_is_causal)
 
         def self_attention(x: Array) -> Array:
-            return self.dropout1(self._attended(self.self_attn, x, x, own, rngs), rngs=rngs)
+            return self.dropout1(self._attend(self.self_attn, x, x, own, rngs), rngs=rngs)
 
         def attention(x: Array) -> Array:
-            attended = self._attended(self.multihead_attn, x, memory, others, rngs)
+            attended = self._attend(self.multihead_attn, x, memory, others, rngs)
             return self.dropout2(attended, rngs=rngs)
 
         def feedforward(x: Array) -> Array:
@@ -282,7 +267,7 @@ class TransformerEncoder(nnx.Module):
         num_layers: int,
         norm: nnx.Module | None = None,
     ) -> None:
-        self.layers = _copies(encoder_layer, num_layers)
+        self.layers = nnx.List(_copies(encoder_layer, num_layers))
         self.norm = norm
 
     def __call__(
@@ -335,7 +320,7 @@ class TransformerDecoder(nnx.Module):
         num_layers: int,
         norm: nnx.Module | None = None,
     ) -> None:
-        self.layers = _copies(decoder_layer, num_layers)
+        self.layers = nnx.List(_copies(decoder_layer, num_layers))
         self.norm = norm
 
     def __call__(
@@ -352,25 +337,16 @@ class TransformerDecoder(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "... e"]:
         """The target behind the last layer; arguments are those of `TransformerDecoderLayer`."""
+        masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
         for layer in self.layers:
-            tgt = layer(
-                tgt,
-                memory,
-                tgt_mask,
-                memory_mask,
-                tgt_key_padding_mask,
-                memory_key_padding_mask,
-                bool(tgt_is_causal),
-                memory_is_causal,
-                rngs=rngs,
-            )
+            tgt = layer(tgt, memory, *masks, bool(tgt_is_causal), memory_is_causal, rngs=rngs)
         return tgt if self.norm is None else self.norm(tgt)
 
 
-def _copies(layer: nnx.Module, count: int) -> nnx.List:
+def _copies(layer: nnx.Module, count: int) -> list[Any]:
     if count < 1:
         raise ValueError(f"num_layers {count} is too small; use 1 or more")
-    return nnx.List([nnx.clone(layer) for _ in range(count)])
+    return [nnx.clone(layer) for _ in range(count)]
 
 
 class Transformer(nnx.Module):
@@ -457,8 +433,8 @@ class Transformer(nnx.Module):
 
     def __call__(
         self,
-        src: Float[Array, "... e"],
-        tgt: Float[Array, "... e"],
+        src: Float[Array, "... i"],
+        tgt: Float[Array, "... o"],
         src_mask: Array | None = None,
         tgt_mask: Array | None = None,
         memory_mask: Array | None = None,
@@ -470,7 +446,7 @@ class Transformer(nnx.Module):
         memory_is_causal: bool = False,
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "... e"]:
+    ) -> Float[Array, "... o"]:
         """The target behind the decoder.
 
         Args:
@@ -494,14 +470,5 @@ class Transformer(nnx.Module):
             if x.shape[-1] != self.d_model:
                 raise ValueError(f"{name} {x.shape} has {x.shape[-1]} features, not {self.d_model}")
         memory = self.encoder(src, src_mask, src_key_padding_mask, src_is_causal, rngs=rngs)
-        return self.decoder(
-            tgt,
-            memory,
-            tgt_mask,
-            memory_mask,
-            tgt_key_padding_mask,
-            memory_key_padding_mask,
-            tgt_is_causal,
-            memory_is_causal,
-            rngs=rngs,
-        )
+        masks = (tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
+        return self.decoder(tgt, memory, *masks, tgt_is_causal, memory_is_causal, rngs=rngs)
