@@ -122,6 +122,7 @@ from flaxnets.layers.pooling import (
     MinPool2d,
     MinPool3d,
 )
+from flaxnets.layers.positional import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from flaxnets.layers.resize import Upsample
 from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
 from flaxnets.layers.transformer import (
@@ -176,6 +177,8 @@ __all__ = [
     "TransformerEncoderLayer",
     "TransformerDecoder",
     "TransformerDecoderLayer",
+    "SinusoidalPositionalEncoding",
+    "LearnedPositionalEncoding",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
