@@ -56,15 +56,17 @@ def check_architecture(
     graph = nnx.graphdef(nnx.eval_shape(lambda: flaxnets.build(spec)))
     born = jax.jit(lambda key: nnx.state(flaxnets.build(spec, "flax", key)))
     rng = np.random.Generator(np.random.Philox(0))
+    inputs = spec.inputs(BATCH)
+    several = tuple(_draw(rng, given) for given in inputs) if len(inputs) > 1 else None
     return check(
         lambda seed: nnx.merge(graph, born(jax.random.key(seed))),
         lambda seed: flaxnets.build(spec, "torch", seed),
-        spec.inputs(BATCH),
+        inputs,
         checks,
         name=name,
         variant=variant,
         objectives=objectives.phases(spec.task, spec.outputs),
-        batch=(_draw(rng, spec.examples(BATCH)), _draw(rng, spec.targets(BATCH))),
+        batch=(several or _draw(rng, spec.examples(BATCH)), _draw(rng, spec.targets(BATCH))),
     )
 
 

@@ -44,7 +44,7 @@ def regression() -> Objective:
 
     def objective(model, batch):
         inputs, targets = batch
-        outputs = model(inputs)
+        outputs = model(*(inputs if isinstance(inputs, tuple) else (inputs,)))
         return F.mse_loss(outputs, targets), {"mae": F.l1_loss(outputs, targets)}
 
     return objective
