@@ -69,7 +69,7 @@ class TransformerDecoderSpec(Spec):
 
 VARIANTS = {
     "tiny": TransformerDecoderSpec(
-        d_model=6, nhead=2, num_layers=2, dim_feedforward=7, tgt_len=5, memory_len=3
+        d_model=6, nhead=2, num_layers=1, dim_feedforward=7, tgt_len=5, memory_len=3
     ),
     # Table 3, "big"; its "base" is the default.
     "big": TransformerDecoderSpec(d_model=1024, nhead=16, dim_feedforward=4096, dropout=0.3),

@@ -82,7 +82,7 @@ def arrays(options, batched=True):
 @pytest.mark.parametrize(
     ("options", "masks"),
     [
-        ({}, {}),
+        ({"dropout": 1.0}, {}),
         ({"batch_first": True, "bias": False}, {"attn_mask": BOOL}),
         ({"kdim": 7, "vdim": 3}, {"attn_mask": FLOAT}),
         ({"kdim": 7, "bias": False, "batch_first": True}, {"attn_mask": INFINITE}),

@@ -17,7 +17,7 @@ def twins():
     """Both twins with the weights of torch's own class, and that class; all in evaluation."""
     torch.manual_seed(0)
     own = torch.nn.Transformer(
-        6, 2, 1, 2, 7, batch_first=True,
+        6, 2, 1, 1, 7, batch_first=True,
         custom_encoder=torch.nn.TransformerEncoder(
             torch.nn.TransformerEncoderLayer(6, 2, 7, batch_first=True),
             1,

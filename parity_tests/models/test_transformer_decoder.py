@@ -17,7 +17,7 @@ def twins():
     """Both twins with the weights of torch's own class, and that class; all in evaluation."""
     torch.manual_seed(0)
     layer = torch.nn.TransformerDecoderLayer(6, 2, 7, batch_first=True)
-    own = torch.nn.TransformerDecoder(layer, 2)
+    own = torch.nn.TransformerDecoder(layer, 1)
     twin, flax = flaxnets.build(SPEC, "torch"), flaxnets.build(SPEC)
     twin.load_state_dict(own.state_dict(), strict=True)
     bridge.load_state_dict(flax, own.state_dict())
