@@ -63,7 +63,7 @@ def check_architecture(
     return check(
         lambda seed: nnx.merge(graph, born(jax.random.key(seed))),
         lambda seed: flaxnets.build(spec, "torch", seed),
-        spec.inputs(BATCH),
+        inputs,
         checks,
         name=name,
         variant=variant,
