@@ -63,7 +63,7 @@ def check_architecture(
     return check(
         lambda seed: nnx.merge(graph, born(jax.random.key(seed))),
         lambda seed: flaxnets.build(spec, "torch", seed),
-        inputs,
+        spec.inputs(BATCH),
         checks,
         name=name,
         variant=variant,

@@ -1,6 +1,6 @@
 """Transformer: Vaswani et al. (2017), "Attention is all you need", arXiv 1706.03762."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from flaxnets.specs import Input, Spec, SpecError
@@ -28,7 +28,7 @@ class TransformerSpec(Spec):
     """
 
     task: ClassVar[str] = "regression"
-    data: ClassVar[str] = "none"
+    data: ClassVar[str] = "co2"
 
     d_model: int = 512
     nhead: int = 8
@@ -61,9 +61,14 @@ class TransformerSpec(Spec):
             Input(name="tgt", shape=(batch, self.tgt_len, self.d_model), axes="btf"),
         )
 
+    def examples(self, batch: int) -> tuple[Input, ...]:
+        """Windows of a series, and the last of them."""
+        src, tgt = self.inputs(batch)
+        return src, replace(tgt, shape=(batch, 1, self.d_model))
+
     def targets(self, batch: int) -> Input:
-        """A vector for each of the target's."""
-        return Input(name="target", shape=(batch, self.tgt_len, self.d_model), axes="btf")
+        """The window that follows."""
+        return Input(name="target", shape=(batch, 1, self.d_model), axes="btf")
 
 
 VARIANTS = {

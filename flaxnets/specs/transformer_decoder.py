@@ -1,6 +1,6 @@
 """The decoder of the Transformer alone: Vaswani et al. (2017), arXiv 1706.03762."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from flaxnets.specs import Input, Spec, SpecError
@@ -28,7 +28,7 @@ class TransformerDecoderSpec(Spec):
     """
 
     task: ClassVar[str] = "regression"
-    data: ClassVar[str] = "none"
+    data: ClassVar[str] = "co2"
 
     d_model: int = 512
     nhead: int = 8
@@ -62,9 +62,14 @@ class TransformerDecoderSpec(Spec):
             Input(name="memory", shape=(batch, self.memory_len, self.d_model), axes="btf"),
         )
 
+    def examples(self, batch: int) -> tuple[Input, ...]:
+        """The last window of a series, and those up to it."""
+        tgt, memory = self.inputs(batch)
+        return replace(tgt, shape=(batch, 1, self.d_model)), memory
+
     def targets(self, batch: int) -> Input:
-        """A vector for each of the target's."""
-        return Input(name="target", shape=(batch, self.tgt_len, self.d_model), axes="btf")
+        """The window that follows."""
+        return Input(name="target", shape=(batch, 1, self.d_model), axes="btf")
 
 
 VARIANTS = {

@@ -27,8 +27,8 @@ class TransformerEncoderSpec(Spec):
         seq_len: vectors of a sequence, where an example of one is needed.
     """
 
-    task: ClassVar[str] = "regression"
-    data: ClassVar[str] = "none"
+    task: ClassVar[str] = "reconstruction"
+    data: ClassVar[str] = "co2"
 
     d_model: int = 512
     nhead: int = 8
@@ -56,10 +56,6 @@ class TransformerEncoderSpec(Spec):
     def inputs(self, batch: int) -> tuple[Input, ...]:
         """A sequence of vectors."""
         return (Input(name="src", shape=(batch, self.seq_len, self.d_model), axes="btf"),)
-
-    def targets(self, batch: int) -> Input:
-        """A vector for each of the sequence's."""
-        return Input(name="target", shape=(batch, self.seq_len, self.d_model), axes="btf")
 
 
 VARIANTS = {

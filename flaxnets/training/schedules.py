@@ -90,7 +90,7 @@ def cosine_annealing_lr(
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
     _require(T_max >= 1, f"T_max {T_max} is below 1")
-    return lambda count: _cosine(lr, eta_min, (jnp.asarray(count) % (2 * T_max)) / T_max)
+    return lambda count: _cosine(lr, eta_min, (jnp.asarray(count, float) % (2 * T_max)) / T_max)
 
 
 def linear_lr(
