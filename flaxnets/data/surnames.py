@@ -33,7 +33,7 @@ ROMAN = str.maketrans("đðøłĐÐØŁ-", "ddolDDOL ") | str.maketrans(
 
 
 def surnames() -> Dataset:
-    """About 6,800 surnames of 10 languages, from Faker; a fifth of every language held out.
+    """About 6,500 surnames of 10 languages, from Faker; a fifth of every language held out.
 
     A name that is at home in several languages is left out, so that every name has one answer.
     The tokens are 0 to 56, one a character, and none is set apart for what is behind the end

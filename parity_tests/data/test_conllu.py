@@ -71,7 +71,7 @@ def test_unreadable(tmp_path):
     """Bytes that are not UTF-8, and a file that is not there."""
     path = tmp_path / "a.conllu"
     path.write_bytes(
-        line(1, "caf\xe9", "NOUN").encode() + b"\n\n" + line(1, "\xe9", "X").encode("latin-1")
+        line(1, "\xe9t\xe9", "NOUN").encode() + b"\n\n" + line(1, "\xe9", "X").encode("latin-1")
     )
     with pytest.raises(data.DataError, match=r"a.conllu:3: byte 0xe9 is not UTF-8"):
         read_conllu(path)
