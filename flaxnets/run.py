@@ -34,7 +34,7 @@ class Recipe:
     Attributes:
         backend: the twin that is trained.
         data: a data set by name.
-        data_dir: a folder of IDX files to read in its place.
+        data_dir: a folder of IDX, CoNLL-U or text files to read in its place.
         steps: how many batches; 500 if nothing is said.
         epochs: how many times through the data, in place of steps.
         batch_size: examples a batch; 64, or all if there are fewer.
