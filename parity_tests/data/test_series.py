@@ -33,7 +33,7 @@ def test_values():
 
 def test_gaps():
     """What was not measured lies between its neighbours, at the places of the gaps."""
-    found = series.series("x", np.array([1.0, np.nan, np.nan, 4.0, 5.0]))
+    found = series.series("x", np.array([1.0, np.nan, np.nan, 4.0, 5.0]), 0.2)
     np.testing.assert_allclose(np.diff(found.test_inputs, 2), 0, atol=1e-6)
     assert np.isfinite(data.load("co2").test_inputs).all()
 
