@@ -10,14 +10,14 @@ from flaxnets.data import series
 from flaxnets.specs import Input
 
 
-@pytest.mark.parametrize(("name", "count"), [("sunspots", 309), ("co2", 2284)])
-def test_series(name, count):
+@pytest.mark.parametrize(("name", "count", "held_out"), [("sunspots", 309, 62), ("co2", 2284, 571)])
+def test_series(name, count, held_out):
     """As many values as published; the training part begins the whole and has unit variance."""
     found = data.load(name)
     train, whole = found.train_inputs, found.test_inputs
     assert whole.shape == (count,)
     assert whole.dtype == np.float32
-    assert len(train) == count - round(count / 5)
+    assert len(train) == count - held_out
     np.testing.assert_array_equal(train, whole[: len(train)])
     assert abs(train.mean()) < 1e-5
     assert abs(train.std() - 1) < 1e-5
