@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from flaxnets.data.dataset import DataError
+from flaxnets.data.text import read_text
 
 # https://universaldependencies.org/u/pos: all the tags that there are.
 UPOS = (
@@ -46,7 +47,8 @@ def read_conllu(path: Path) -> list[Sentence]:
     sentences: list[Sentence] = []
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*_lines(path), ""], start=1):
+    for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
+        line = line.removesuffix("\r")
         if not line:
             if words:
                 sentences.append((words, tags))
@@ -65,27 +67,3 @@ def read_conllu(path: Path) -> list[Sentence]:
             words.append(word)
             tags.append(tag)
     return sentences
-
-
-def _lines(path: Path) -> list[str]:
-    text = read_text(path)
-    return [line.removesuffix("\r") for line in text.split("\n")]
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte-order mark.
-
-    Raises:
-        DataError: a file that cannot be read or is not UTF-8; the line is named.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{number}: byte 0x{content[error.start]:02x} is not UTF-8"
-        ) from None
