@@ -4,6 +4,7 @@ import pytest
 
 import flaxnets
 from flaxnets import parity
+from flaxnets.summary import count_parameters
 
 PAIRS = [(name, variant) for name in flaxnets.names() for variant in parity.variants(name)]
 
@@ -22,5 +23,7 @@ def test_parity(rows, check):
 
 @pytest.mark.parametrize("name", flaxnets.names())
 def test_tiny_variant_is_checked(name):
-    """Every architecture has a small variant, and the suite covers it and the default."""
-    assert {"tiny", "default"} <= parity.variants(name).keys()
+    """Every architecture has a small variant; the suite covers it, and the default if it can."""
+    covered = parity.variants(name).keys()
+    assert "tiny" in covered
+    assert "default" in covered or count_parameters(flaxnets.spec(name)) > parity.MOST_WEIGHTS

@@ -84,6 +84,15 @@ def _torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
     }
 
 
+def _tied(model: nnx.Module) -> dict[str, str]:
+    """What torch holds under two names and Flax once: the copy's name and the weight's."""
+    return {
+        _join(prefix, copy): _join(prefix, weight)
+        for _, prefix, module in modules(model)
+        for copy, weight in getattr(module, "tied_weights", {}).items()
+    }
+
+
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
@@ -94,6 +103,10 @@ def _is_weight(value: Any) -> bool:
 
 def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
     """A model's weights under torch's names, in torch's layouts.
+
+    A weight that the model shares (`tied_weights`, a class's mapping of the name of each copy to
+    the name of its weight) stands under all its names, as in torch's `state_dict`; of `values`
+    under its own alone, as in torch's `named_parameters`.
 
     Args:
         model: any NNX model whose layers the bridge has rules for.
@@ -119,6 +132,8 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
             continue
         array = _arrange(np.asarray(value), entry.leaf.to_torch())
         state[entry.name] = array.astype(entry.leaf.torch_dtype or array.dtype)
+    if given is None:
+        state |= {copy: state[weight] for copy, weight in _tied(model).items()}
     return state
 
 
@@ -128,11 +143,12 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     Args:
         model: any NNX model whose layers the bridge has rules for.
         state: arrays by torch name; torch's own tensors will do. All of the model's weights
-            and nothing else, each with the model's dtype.
+            and nothing else, each with the model's dtype. The copy of a shared weight is its
+            equal to the last bit, or left out, as Hugging Face leaves it out of files.
 
     Raises:
-        BridgeError: with every missing and unexpected name and every wrong shape and dtype;
-            the model is then as it was.
+        BridgeError: with every missing and unexpected name, every wrong shape and dtype and
+            every copy that differs from its weight; the model is then as it was.
 
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
@@ -142,6 +158,9 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
     findings = []
+    for copy, weight in _tied(model).items():
+        if copy in arrays and weight in arrays and not _same(arrays.pop(copy), arrays[weight]):
+            findings.append(f"{copy} differs from {weight}, to which it is tied")
     for name in known - arrays.keys():
         findings.append(f"missing {name}")
     for name in arrays.keys() - known:
@@ -175,6 +194,11 @@ def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> lis
     if array.dtype != dtype:
         return [f"{name} has dtype {array.dtype}, not {dtype}"]
     return []
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays are equal to the last bit, NaN included."""
+    return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:

@@ -63,7 +63,7 @@ def check_architecture(
         checks,
         name=name,
         variant=variant,
-        objectives=objectives.phases(spec.task, spec.outputs),
+        objectives=objectives.phases(spec.task, spec.outputs) if spec.task else None,
         batch=batch(spec),
     )
 
