@@ -1,5 +1,6 @@
 """What a network is made of: every weight under both names, and what a forward pass costs."""
 
+import functools
 import math
 from typing import Any
 
@@ -29,6 +30,7 @@ def list_architectures() -> Table:
     return table
 
 
+@functools.cache
 def count_parameters(spec: specs.Spec) -> int:
     """How many numbers a network learns; nothing is allocated.
 

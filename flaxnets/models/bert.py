@@ -293,19 +293,15 @@ class BertForMaskedLM(nnx.Module):
 
 def initialise(model: nnx.Module, spec: BertSpec, rngs: nnx.Rngs) -> None:
     """Normal weights, biases of zero and no embedding of padding, as Hugging Face starts."""
-
-    def normal(weight: nnx.Param) -> jax.Array:
-        return spec.initializer_range * jax.random.normal(rngs.params(), weight.shape)
-
-    for _, module in nnx.iter_modules(model):
+    found = [m for _, m in nnx.iter_modules(model) if isinstance(m, Linear | Embedding)]
+    for module, key in zip(found, jax.random.split(rngs.params(), len(found)), strict=True):
+        weight = module.kernel if isinstance(module, Linear) else module.weight
+        values = spec.initializer_range * jax.random.normal(key, weight.shape)
         if isinstance(module, Linear):
-            module.kernel.set_value(normal(module.kernel))
             module.bias.set_value(jnp.zeros_like(module.bias[...]))
-        elif isinstance(module, Embedding):
-            weight = normal(module.weight)
-            if module.padding_idx is not None:
-                weight = weight.at[module.padding_idx].set(0)
-            module.weight.set_value(weight)
+        elif module.padding_idx is not None:
+            values = values.at[module.padding_idx].set(0)
+        weight.set_value(values)
 
 
 def _check_range(name: str, values: Array, size: int) -> None:
