@@ -29,6 +29,13 @@ class Entry(NamedTuple):
     variable: nnx.Variable
     leaf: Leaf
 
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """The shape of the weight in torch's layout; nothing is allocated."""
+        flat = np.broadcast_to(np.False_, self.variable.shape)
+        pattern = self.leaf.to_torch()
+        return rearrange(flat, pattern).shape if pattern else flat.shape
+
 
 def modules(model: nnx.Module) -> Iterator[tuple[tuple[str | int, ...], str, nnx.Module]]:
     """Every module inside a model and itself: Flax path, torch name, module, as defined."""
@@ -172,9 +179,8 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     for name in wanted.keys() & arrays.keys():
         entry, array = wanted[name], arrays[name]
         target = entry.variable[...]
-        shape = _arrange(np.empty(target.shape, np.bool_), entry.leaf.to_torch()).shape
         dtype = np.dtype(entry.leaf.torch_dtype or target.dtype)
-        if misfits := _misfits(name, array, shape, dtype):
+        if misfits := _misfits(name, array, entry.torch_shape, dtype):
             findings += misfits
             continue
         ready[name] = _arrange(array, entry.leaf.to_flax()).astype(target.dtype)
