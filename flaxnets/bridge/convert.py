@@ -165,9 +165,9 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
     findings = []
-    for copy, weight in _tied(model).items():
-        if copy in arrays and weight in arrays and not _same(arrays.pop(copy), arrays[weight]):
-            findings.append(f"{copy} differs from {weight}, to which it is tied")
+    for copy, source in _tied(model).items():
+        if copy in arrays and source in arrays and not _same(arrays.pop(copy), arrays[source]):
+            findings.append(f"{copy} differs from {source}, to which it is tied")
     for name in known - arrays.keys():
         findings.append(f"missing {name}")
     for name in arrays.keys() - known:
@@ -178,14 +178,13 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     ready = {}
     for name in wanted.keys() & arrays.keys():
         entry, array = wanted[name], arrays[name]
-        target = entry.variable[...]
-        dtype = np.dtype(entry.leaf.torch_dtype or target.dtype)
+        dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
         if misfits := _misfits(name, array, entry.torch_shape, dtype):
             findings += misfits
             continue
-        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(target.dtype)
-        if dtype != target.dtype and not np.array_equal(ready[name].astype(dtype), array):
-            findings.append(f"{name} holds values that {target.dtype} does not")
+        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
+        if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
+            findings.append(f"{name} holds values that {entry.variable.dtype} does not")
     if findings:
         raise BridgeError("weights do not fit: " + "; ".join(sorted(findings)))
     with jax.enable_x64(True):  # else float64 weights would arrive as float32

@@ -297,9 +297,9 @@ def initialise(model: nnx.Module, spec: BertSpec, rngs: nnx.Rngs) -> None:
     for module, key in zip(found, jax.random.split(rngs.params(), len(found)), strict=True):
         weight = module.kernel if isinstance(module, Linear) else module.weight
         values = spec.initializer_range * jax.random.normal(key, weight.shape)
-        if isinstance(module, Linear):
+        if isinstance(module, Linear) and module.bias is not None:
             module.bias.set_value(jnp.zeros_like(module.bias[...]))
-        elif module.padding_idx is not None:
+        elif isinstance(module, Embedding) and module.padding_idx is not None:
             values = values.at[module.padding_idx].set(0)
         weight.set_value(values)
 

@@ -4,6 +4,8 @@ Names of classes, attributes and weights are those of Hugging Face's transformer
 t queries, s keys, h heads, d features of a head, e features of a token, v tokens to choose from.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from einops import rearrange
@@ -11,7 +13,7 @@ from torch import nn
 
 from flaxnets.specs.bert import BertSpec
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_new": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
@@ -218,7 +220,7 @@ class BertPredictionHeadTransform(nn.Module):
 class BertLMPredictionHead(nn.Module):
     """Scores of every token, by its embedding."""
 
-    def __init__(self, spec: BertSpec, embedding: nn.Parameter) -> None:
+    def __init__(self, spec: BertSpec, embedding: torch.Tensor) -> None:
         super().__init__()
         self.transform = BertPredictionHeadTransform(spec)
         self.decoder = nn.Linear(spec.hidden_size, spec.vocab_size)
@@ -233,7 +235,7 @@ class BertLMPredictionHead(nn.Module):
 class BertOnlyMLMHead(nn.Module):
     """The head for guesses of hidden tokens."""
 
-    def __init__(self, spec: BertSpec, embedding: nn.Parameter) -> None:
+    def __init__(self, spec: BertSpec, embedding: torch.Tensor) -> None:
         super().__init__()
         self.predictions = BertLMPredictionHead(spec, embedding)
 
