@@ -132,6 +132,8 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} is there and not empty; choose another folder")
+    if not spec.task:
+        raise TrainingError(f"{spec.name}: {spec.twin} has nothing that it is trained towards")
     chosen = data.load(recipe.data or spec.data, recipe.data_dir)
     _check_targets(spec, chosen)
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))

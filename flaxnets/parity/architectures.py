@@ -67,7 +67,7 @@ def check_architecture(
         checks,
         name=name,
         variant=variant,
-        task=task(spec),
+        task=task(spec) if spec.task else None,
         methods=methods,
     )
 

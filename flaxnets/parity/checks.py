@@ -31,7 +31,7 @@ from flaxnets.training import Phase, TrainStep, optimizers
 from torch_ref.arrays import tensors
 
 STEPS = 3  # of training, where steps are compared with each other
-NOISE = 1e-12  # an update that is this much smaller than the largest is a rounded zero
+NOISE = 1e-12  # what is this much smaller than the largest of its kind is a rounded zero
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
 FLOAT32_DRAWS = 16
@@ -228,9 +228,11 @@ def float32(subject: Subject) -> Finding:
             exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
             if np.isinf((form := compare(torchs, flaxs)).error):
                 return Finding(np.inf, tolerances.FLOAT32_FLOOR, form.worst)
-            for name, value in exact.items():
-                theirs.setdefault(name, []).append(_gap(value, torchs[name]))
-                mine.setdefault(name, []).append(_gap(value, flaxs[name]))
+            largest = max((np.max(np.abs(x), initial=0.0) for x in exact.values()), default=0.0)
+            for name, value in _without_noise(exact).items():
+                scale = np.max(np.abs(value), initial=0.0) or largest
+                theirs.setdefault(name, []).append(_gap(value, torchs[name], scale))
+                mine.setdefault(name, []).append(_gap(value, flaxs[name], scale))
     worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
     for name, gaps in mine.items():
         long_sum = name in pair.weights and pair.weights[name].ndim < 2
@@ -371,27 +373,33 @@ def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
         [np.asarray(new) - np.asarray(old) for new, old in zip(news, olds, strict=True)]
         for news, olds in ((after.params, before.params), (after.rest, before.rest))
     )
-    sizes = [np.max(np.abs(update), initial=0.0) for update in params]
-    # A gradient that is zero (of a bias in front of BatchNorm) is computed as rounding noise.
-    noise = NOISE * max(sizes, default=0.0)
-    params = [u if size > noise else 0 * u for u, size in zip(params, sizes, strict=True)]
-    return {
-        f"update of {kind} {index}": update
-        for kind, updates in (("parameter", params), ("buffer", buffers))
-        for index, update in enumerate(updates)
-    }
+    found = {f"update of parameter {index}": update for index, update in enumerate(params)}
+    moved = {f"update of buffer {index}": update for index, update in enumerate(buffers)}
+    return _without_noise(found) | moved
+
+
+def _without_noise(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one kind, with zeros for those that are zero but for rounding.
+
+    The gradients of a bias in front of BatchNorm and of the keys' bias in attention are such.
+    """
+    sizes = {name: np.max(np.abs(array), initial=0.0) for name, array in arrays.items()}
+    noise = NOISE * max(sizes.values(), default=0.0)
+    return {n: array if sizes[n] > noise else np.zeros_like(array) for n, array in arrays.items()}
 
 
 class Gap(NamedTuple):
-    """The largest difference from the truth, and the truth's largest magnitude."""
+    """The largest difference from the truth, and the magnitude to judge it by.
+
+    That is the truth's own largest magnitude, or where the truth is zero that of its kind.
+    """
 
     error: float
     scale: float
 
 
-def _gap(truth: np.ndarray, other: np.ndarray) -> Gap:
-    error = np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)
-    return Gap(float(error), float(np.max(np.abs(truth), initial=0.0)))
+def _gap(truth: np.ndarray, other: np.ndarray, scale: float) -> Gap:
+    return Gap(float(np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)), float(scale))
 
 
 def _typical(gaps: list[Gap]) -> float:

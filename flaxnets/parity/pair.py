@@ -80,10 +80,15 @@ class Pair:
 
     def _draw(self, seed: int) -> None:
         rng = np.random.Generator(np.random.Philox(seed))
-        self.weights = {
-            name: _random_weight(rng, name, value.numpy())
-            for name, value in self._torch.state_dict().items()
-        }
+        self.weights: dict[str, np.ndarray] = {}
+        shared: dict[int, str] = {}  # the first name of every tensor
+        for name, value in self._torch.state_dict(keep_vars=True).items():
+            first = shared.setdefault(id(value), name)
+            self.weights[name] = (
+                _random_weight(rng, name, value.detach().numpy())
+                if first == name
+                else self.weights[first]
+            )
         self.inputs, self.values = _draw_inputs(rng, self._given)
         self._cotangent_seed = int(rng.integers(2**31))
 
@@ -195,7 +200,7 @@ class Pair:
             with replay(index, draws):
                 outputs = named(model(*self.redrawn(index).torch_inputs()))
         state = {name: value.numpy() for name, value in model.state_dict().items()}
-        buffers = state.keys() - dict(model.named_parameters()).keys()
+        buffers = state.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
         return Trained(
             {name: output.detach().numpy() for name, output in outputs.items()},
             {name: state[name] for name in buffers},
