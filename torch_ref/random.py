@@ -391,8 +391,11 @@ def _attention(
             scores = scores.masked_fill(~attn_mask, -math.inf)
         else:
             scores = scores + attn_mask
+    weights = torch._safe_softmax(scores, -1)  # zeros for a query that may look nowhere
+    if dropout_p == 1:
+        return torch.zeros_like(weights) @ value
     kept = replay.kept(scores.shape, dropout_p)
-    return (scores.softmax(-1) * (kept.to(scores) / (1 - dropout_p))) @ value
+    return (weights * (kept.to(scores) / (1 - dropout_p))) @ value
 
 
 HANDLERS: dict[Callable, Callable] = {
