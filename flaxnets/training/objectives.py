@@ -86,8 +86,6 @@ def accuracy(scores: jax.Array, labels: jax.Array) -> jax.Array:
 def regression() -> Objective:
     """Mean square error of a batch (inputs, targets), with the mean absolute error beside it.
 
-    The inputs of a network that takes several are a tuple.
-
     >>> loss, metrics = regression()(lambda x: x, (jnp.zeros((1, 2)), jnp.full((1, 2), 2.0)), None)
     >>> float(loss), float(metrics["mae"])
     (4.0, 2.0)
