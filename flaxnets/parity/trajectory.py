@@ -258,6 +258,7 @@ def torch_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
     model = pair.torch_model().train()
     parameters = dict(model.named_parameters())
     names = {parameter: name for name, parameter in parameters.items()}
+    weights = dict(model.named_parameters(remove_duplicate=False))
     drawn = _draws(pair, task)
     engines = {part: method.torch(loop.parameters(model, part)) for part in task.torch_objectives}
     for number in range(STEPS):
@@ -303,7 +304,7 @@ def torch_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
             {
                 name: value.numpy().copy()
                 for name, value in model.state_dict().items()
-                if name not in parameters
+                if name not in weights
             },
         )
 
