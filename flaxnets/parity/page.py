@@ -94,10 +94,6 @@ def _panel(row: "Row") -> str:
     return f"{_anchor(row)}:unfolded"
 
 
-def _mark(row: "Row") -> str:
-    return "✓" if row.passed else "✗"
-
-
 def _head(check: str, explained: str) -> str:
     words = html.escape(check).replace("_", "_<wbr>")
     return f'<th scope="col" title="{html.escape(explained)}">{words}</th>'
@@ -114,11 +110,13 @@ def _matrix_row(pair: tuple[str, str], found: Sequence["Row | None"]) -> str:
 def _cell(row: "Row | None") -> str:
     if row is None:
         return '<td class="none" title="not run">-</td>'
-    kind, word = ("pass", "passed") if row.passed else ("fail", "failed")
+    kind, word, mark, sign = (
+        ("pass", "passed", "✓", "≤") if row.passed else ("fail", "failed", "✗", ">")
+    )
     return (
         f'<td class="{kind}"><button type="button" id="{_anchor(row)}" aria-expanded="false" '
-        f'aria-controls="{_panel(row)}" title="{word}, bound {row.bound:.1e}">'
-        f"{_mark(row)} {row.error:.1e}</button></td>"
+        f'aria-controls="{_panel(row)}" title="{word}">'
+        f"{mark} {row.error:.1e} <small>{sign} {row.bound:.1e}</small></button></td>"
     )
 
 

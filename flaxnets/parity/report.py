@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-import jax
+import jax.numpy as jnp
 from rich.markup import escape
 from rich.table import Table
 
@@ -206,7 +206,7 @@ def _version(package: str) -> str:
 
 def environment() -> dict[str, str]:
     """Where the run ran, and how exactly."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device: Any = jnp.zeros(()).device
     kind = platform.processor() or platform.machine()
     return {
         "platform": device.platform,
