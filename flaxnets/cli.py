@@ -135,10 +135,7 @@ class Parity:
         for unknown in set(self.checks or ()) - set(parity.CHECKS):
             raise specs.SpecError(f"check {unknown!r} is unknown; use {', '.join(parity.CHECKS)}")
         for file in filter(None, (self.json, self.html, self.junit)):
-            if not file.parent.is_dir():
-                raise FileNotFoundError(f"{file.parent} is no folder to write {file.name} to")
-            if file.is_dir():
-                raise IsADirectoryError(f"{file} is a folder, not a file to write to")
+            _writable(file)
         if self.mutations and (self.names or self.checks or self.html or self.junit):
             raise specs.SpecError("--mutations goes with --json and --platform only")
         with device.on(self.platform):
@@ -262,8 +259,8 @@ class Doctor:
 
         from flaxnets import doctor
 
-        if self.json and not self.json.parent.is_dir():
-            raise FileNotFoundError(f"{self.json.parent} is no folder to write {self.json.name} to")
+        if self.json:
+            _writable(self.json)
         console = _console()
 
         def heard(finding: doctor.Finding) -> None:
@@ -380,6 +377,13 @@ def _console() -> Console:
 
 def _progress(console: Console) -> Progress:
     return Progress(console=console, disable=not console.is_terminal)
+
+
+def _writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder to write {path.name} to")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file to write to")
 
 
 def _write(path: Path, text: str) -> None:
