@@ -167,7 +167,7 @@ def agrees(
 ) -> str:
     """What is wrong with a function of JAX arrays, eager or jitted, beside NumPy in float64.
 
-    >>> agrees(jnp.cumsum, np.cumsum, [np.arange(3.0)])
+    >>> agrees(jnp.cumsum, np.cumsum, [np.arange(3.0)], {"float32": 0})
     ''
     """
     for dtype, bound in bounds.items():
