@@ -116,8 +116,12 @@ def _cell(row: "Row | None") -> str:
     return (
         f'<td class="{kind}"><button type="button" id="{_anchor(row)}" aria-expanded="false" '
         f'aria-controls="{_panel(row)}" title="{word}">'
-        f"{mark} {row.error:.1e} <small>{sign} {row.bound:.1e}</small></button></td>"
+        f"{mark} {_number(row.error)} <small>{sign} {_number(row.bound)}</small></button></td>"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
 
 
 def _unfolded(row: "Row", columns: int) -> str:

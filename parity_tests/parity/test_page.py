@@ -89,6 +89,18 @@ def test_fragment(browse):
     assert _unfolded(browse(REPORT, "no.such.cell")) == []
 
 
+def test_failure_list(browse):
+    """The list of failures links to their cells, and does so again once one is folded up."""
+    script = """
+        document.querySelector(".unfolded:not([hidden]) .close").click();
+        document.title = document.querySelectorAll(".unfolded:not([hidden])").length;
+        document.querySelector(".failures a").click();
+    """
+    dom = browse(REPORT, "lenet.tiny.intermediates", script)
+    assert "<title>0</title>" in dom
+    assert _unfolded(dom) == ["lenet.tiny.intermediates"]
+
+
 def test_click_and_keys(browse):
     """A click unfolds a cell and folds up its neighbour; arrows move, Escape folds up."""
     script = """
@@ -107,6 +119,17 @@ def test_click_and_keys(browse):
     assert _unfolded(browse(REPORT, script=f"{script} press('Escape');")) == []
     close = "document.querySelector('.unfolded:not([hidden]) .close').click();"
     assert _unfolded(browse(REPORT, script=f"{script} {close}")) == []
+
+
+def test_only_failures(browse):
+    """The box hides the rows without a failure, and is left out where there is none."""
+    script = """
+        document.getElementById("only").click();
+        document.title = [...document.querySelectorAll("tr.good, tr.bad")]
+            .map((row) => getComputedStyle(row).display).join();
+    """
+    assert "<title>table-row,none</title>" in browse(REPORT, script=script)
+    assert 'id="only"' not in Report([PASS]).to_html()
 
 
 def test_content():
