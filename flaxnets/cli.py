@@ -187,11 +187,12 @@ class Parity:
             table.add_row(escape(outcome.name), mark, *told)
         console.print(table)
         caught = sum(outcome.caught for outcome in outcomes)
-        console.print(f"{caught} of {len(outcomes)} caught", highlight=False)
+        score = f"{caught} of {len(outcomes)}"
+        console.print(f"{score} caught", highlight=False)
         if self.json:
             fields = ("name", "caught", "by", "place", "cause")
             found = [{name: getattr(outcome, name) for name in fields} for outcome in outcomes]
-            _write(self.json, json.dumps({"mutations": found}, indent=2))
+            _write(self.json, json.dumps({"mutations": found, "score": score}, indent=2))
         return 0 if 0 < len(outcomes) == caught else 1
 
 

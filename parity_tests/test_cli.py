@@ -117,7 +117,9 @@ def test_mutations(run, tmp_path, monkeypatch, caught, code):
     assert found == code
     assert "tanh [GELU]" in out
     assert f"{1 + caught} of 2 caught" in out
-    results = json.loads((tmp_path / "m.json").read_text())["mutations"]
+    content = json.loads((tmp_path / "m.json").read_text())
+    assert content["score"] == f"{1 + caught} of 2"
+    results = content["mutations"]
     assert results[0] == {
         "name": "tanh [GELU]",
         "caught": True,
