@@ -1,4 +1,4 @@
-"""The command line: list, show, train, parity, convert, demo.
+"""The command line: list, show, train, parity, convert, demo, doctor.
 
 Options are generated from the dataclasses: a network's spec fields are options of the
 commands that build it. Wrong input gives one line on standard error and exit code 2.
@@ -9,15 +9,17 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 
 from flaxnets import __version__, specs
 from flaxnets.bridge import BridgeError
@@ -31,9 +33,11 @@ USAGE = """usage: flaxnets COMMAND [options]
   show NAME                a network's weights under both names, and its cost
   train NAME               train a network; writes spec.json, metrics.jsonl, model.safetensors
   parity [NAMES ...]       prove the twins equal; exit code 1 if one is not
+  parity --mutations       prove that the checks catch planted faults
   convert SRC DST --arch NAME
                            a .pt or .safetensors file, checked, as .safetensors
   demo                     train LeNet in JAX, prove it in PyTorch, write a report
+  doctor                   try whether jax and torch compute what they should here
 
 flaxnets COMMAND --help lists a command's options."""
 
@@ -116,18 +120,30 @@ class Parity:
     """A file for the results as JSON."""
     html: Path | None = None
     """A file for the results as a page."""
+    junit: Path | None = None
+    """A file for the results as JUnit's XML."""
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    """Where the JAX side runs; JAX's own choice if none is given."""
+    mutations: bool = False
+    """Plant faults in the Flax side instead, and require that the checks catch each."""
 
     def run(self) -> int:
-        """Exit code 0 if all checks passed, 1 if not."""
-        from rich.progress import Progress
-
+        """Exit code 0 if all checks passed, or all faults were caught, 1 if not."""
         from flaxnets import parity
+        from flaxnets.parity import device
 
         for unknown in set(self.checks or ()) - set(parity.CHECKS):
             raise specs.SpecError(f"check {unknown!r} is unknown; use {', '.join(parity.CHECKS)}")
-        for file in (self.json, self.html):
-            if file and not file.parent.is_dir():
-                raise FileNotFoundError(f"{file.parent} is no folder to write {file.name} to")
+        for file in filter(None, (self.json, self.html, self.junit)):
+            _writable(file)
+        if self.mutations and (self.names or self.checks or self.html or self.junit):
+            raise specs.SpecError("--mutations goes with --json and --platform only")
+        with device.on(self.platform):
+            return self._faults() if self.mutations else self._checks()
+
+    def _checks(self) -> int:
+        from flaxnets import parity
+
         pairs = [
             (name, variant)
             for name in self.names or specs.names()
@@ -135,15 +151,49 @@ class Parity:
         ]
         rows = []
         console = _console()
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            for name, variant in progress.track(pairs, description="parity"):
+        with _progress(console) as progress:
+            bar = progress.add_task("parity", total=len(pairs))
+            for name, variant in pairs:
+                progress.update(bar, description=f"{name} {variant}")
                 rows += parity.check_architecture(name, variant, self.checks).rows
+                progress.advance(bar)
         report = parity.Report(rows)
         console.print(report.to_table())
-        for file, text in ((self.json, report.to_json), (self.html, report.to_html)):
+        console.print(report.slowest())
+        for file, text in (
+            (self.json, report.to_json),
+            (self.html, report.to_html),
+            (self.junit, report.to_junit),
+        ):
             if file:
                 _write(file, text())
         return 0 if report.passed else 1
+
+    def _faults(self) -> int:
+        from rich.markup import escape
+        from rich.table import Table
+
+        from flaxnets.parity.mutations import run_all
+
+        console = _console()
+        with _progress(console) as progress:
+            outcomes = run_all(lambda faults: progress.track(faults, description="mutations"))
+        table = Table(title="planted faults")
+        for column in ("fault", "caught", "by", "place", "cause"):
+            table.add_column(column)
+        for outcome in outcomes:
+            mark = "[green]yes[/]" if outcome.caught else "[bold red]NO[/]"
+            told = map(escape, (outcome.by, outcome.place, outcome.cause))
+            table.add_row(escape(outcome.name), mark, *told)
+        console.print(table)
+        caught = sum(outcome.caught for outcome in outcomes)
+        score = f"{caught} of {len(outcomes)}"
+        console.print(f"{score} caught", highlight=False)
+        if self.json:
+            fields = ("name", "caught", "by", "place", "cause")
+            found = [{name: getattr(outcome, name) for name in fields} for outcome in outcomes]
+            _write(self.json, json.dumps({"mutations": found, "score": score}, indent=2))
+        return 0 if 0 < len(outcomes) == caught else 1
 
 
 @dataclass(frozen=True)
@@ -197,6 +247,46 @@ class Demo:
         return demo(self.out, _console())
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Try small computations with known results, and say what to do about wrong ones."""
+
+    json: Path | None = None
+    """A file for the findings as JSON."""
+
+    def run(self) -> int:
+        """Exit code 0 if nothing is wrong, 1 if something is."""
+        from rich.markup import escape
+
+        from flaxnets import doctor
+
+        if self.json:
+            _writable(self.json)
+        console = _console()
+
+        def heard(finding: doctor.Finding) -> None:
+            colour = {"ok": "green", "wrong": "bold red"}.get(finding.state, "dim")
+            console.print(
+                f"[{colour}]{finding.state:8}[/] {finding.name}  {escape(finding.message)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            if finding.mend:
+                console.print(f"         {escape(finding.mend)}", highlight=False, soft_wrap=True)
+            progress.advance(bar)
+
+        with _progress(console) as progress:
+            bar = progress.add_task("doctor", total=len(doctor.CANARIES))
+            diagnosis = doctor.examine(heard)
+        for name, value in diagnosis.facts.items():
+            console.print(f"{name:13} {escape(value)}", highlight=False, soft_wrap=True)
+        for hint in diagnosis.hints:
+            console.print(f"hint: {escape(hint)}", highlight=False, soft_wrap=True)
+        if self.json:
+            _write(self.json, diagnosis.to_json())
+        return 0 if diagnosis.healthy else 1
+
+
 COMMANDS: dict[str, Any] = {
     "list": List,
     "show": Show,
@@ -204,6 +294,7 @@ COMMANDS: dict[str, Any] = {
     "parity": Parity,
     "convert": Convert,
     "demo": Demo,
+    "doctor": Doctor,
 }
 
 
@@ -283,6 +374,17 @@ def _console() -> Console:
     console = Console()
     # Off a terminal a table is as wide as its text, so that no column is cut.
     return console if console.is_terminal else Console(width=200)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(console=console, disable=not console.is_terminal)
+
+
+def _writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder to write {path.name} to")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file to write to")
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import flaxnets
 from flaxnets import bridge
 from flaxnets.cli import main
+from flaxnets.parity import mutations
 
 
 @pytest.fixture
@@ -65,16 +68,19 @@ def test_train_and_convert(run, tmp_path):
         np.testing.assert_array_equal(value, state[name].numpy())
 
 
-def test_parity_writes_json_and_page(run, tmp_path):
-    """The documented JSON and a page; exit code 0."""
+def test_parity_writes_its_files(run, tmp_path):
+    """The documented JSON, a page and JUnit's XML; the slowest checks; exit code 0."""
     code, out, err = run("parity", "mlp", "--checks", "forward", "--json", "p.json",
-                         "--html", "p.html")  # fmt: skip
+                         "--html", "p.html", "--junit", "p.xml", "--platform", "cpu")  # fmt: skip
     assert code == 0, err
     assert "pass" in out
     results = json.loads((tmp_path / "p.json").read_text())["results"]
     assert {(row["architecture"], row["check"]) for row in results} == {("mlp", "forward")}
     assert {row["variant"] for row in results} == {"default", "tiny"}
     assert "<table>" in (tmp_path / "p.html").read_text()
+    suites = ElementTree.parse(tmp_path / "p.xml").getroot()
+    assert {suite.get("name") for suite in suites} == {"mlp-default", "mlp-tiny"}
+    assert "slowest checks" in out
 
 
 def test_parity_fails(run, monkeypatch):
@@ -86,6 +92,48 @@ def test_parity_fails(run, monkeypatch):
     code, out, _ = run("parity", "mlp", "--checks", "forward")
     assert code == 1
     assert "FAIL" in out
+
+
+class Outcome(NamedTuple):
+    """What became of a planted fault."""
+
+    name: str
+    caught: bool
+    by: str
+    place: str = ""
+    cause: str = ""
+
+
+@pytest.mark.parametrize(("caught", "code"), [(True, 0), (False, 1)])
+def test_mutations(run, tmp_path, monkeypatch, caught, code):
+    """A table, the score and JSON; a fault that survives gives exit code 1."""
+
+    def run_all(progress):
+        faults = [Outcome("tanh [GELU]", True, "forward", "act1", "GELU"), Outcome("x", caught, "")]
+        return list(progress(faults))
+
+    monkeypatch.setattr(mutations, "run_all", run_all, raising=False)
+    found, out, _ = run("parity", "--mutations", "--json", "m.json")
+    assert found == code
+    assert "tanh [GELU]" in out
+    assert f"{1 + caught} of 2 caught" in out
+    content = json.loads((tmp_path / "m.json").read_text())
+    assert content["score"] == f"{1 + caught} of 2"
+    results = content["mutations"]
+    assert results[0] == {
+        "name": "tanh [GELU]",
+        "caught": True,
+        "by": "forward",
+        "place": "act1",
+        "cause": "GELU",
+    }
+    assert results[1]["caught"] is caught
+
+
+def test_no_mutation_is_no_score(run, monkeypatch):
+    """Nothing planted proves nothing."""
+    monkeypatch.setattr(mutations, "run_all", lambda progress: [], raising=False)
+    assert run("parity", "--mutations")[0] == 1
 
 
 def _lenet_state(**changes):
@@ -143,6 +191,15 @@ WRONG = [
     (["parity", "alexnet"], "architecture 'alexnet' is unknown"),
     (["parity", "--checks", "speed"], "check 'speed' is unknown"),
     (["parity", "mlp", "--json", "no/where.json"], "no is no folder"),
+    (["parity", "mlp", "--junit", "no/where.xml"], "no is no folder"),
+    (["parity", "mlp", "--html", "."], ". is a folder"),
+    (["parity", "mlp", "--platform", "tpu"], "platform 'tpu' is absent; JAX runs on"),
+    (["parity", "mlp", "--platform", "abacus"], "--platform"),
+    (["parity", "mlp", "--mutations"], "--mutations goes with --json and --platform only"),
+    (["parity", "--mutations", "--html", "m.html"], "--mutations goes with"),
+    (["parity", "--mutations", "--checks", "forward"], "--mutations goes with"),
+    (["doctor", "--json", "no/where.json"], "no is no folder"),
+    (["doctor", "lenet"], "lenet"),
     (["convert", "absent.pt", *CONVERT], "absent.pt"),
     (["convert", "good.pt", "dst.pt", "--arch", "lenet"], "does not end in .safetensors"),
     (["convert", "good.pt", "dst.safetensors"], "which architecture?"),

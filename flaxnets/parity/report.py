@@ -1,17 +1,29 @@
-"""What a run of the suite found, as rows, JSON, text and one HTML page."""
+"""What a run of the suite found, as rows, JSON, text, JUnit's XML and one HTML page."""
 
-import html
 import importlib.metadata
+import inspect
 import json
 import math
+import os
 import platform
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from string import Template
+from typing import Any
+from xml.etree import ElementTree
 
+import jax.numpy as jnp
+from rich.markup import escape
 from rich.table import Table
 
+from flaxnets.parity import page
+
 PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "torch", "numpy")
+PRECISION = (
+    "float64, and float32 in the check of that name; matrix products at the highest precision, "
+    "TF32 off"
+)
+UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # in XML 1.0
 
 
 class ParityError(AssertionError):
@@ -95,13 +107,40 @@ class Report:
             raise ParityError("\n".join(lines) or "no check was run")
 
     def to_json(self) -> str:
-        """`{"results": [...], "versions": {...}}`; an infinite error is null."""
-        results = []
-        for row in self.rows:
-            fields = asdict(row)
-            fields["error"] = row.error if math.isfinite(row.error) else None
-            results.append(fields)
-        return json.dumps({"results": results, "versions": versions()}, indent=2)
+        """`{"results": [...], "versions": {...}, "run": {...}}`; what is infinite is null."""
+        content = {
+            "results": [asdict(row) for row in self.rows],
+            "versions": versions(),
+            "run": {**environment(), "seconds": self.seconds},
+        }
+        return json.dumps(_finite(content), indent=2, allow_nan=False)
+
+    @property
+    def seconds(self) -> float:
+        """That all checks took together."""
+        return sum(row.seconds for row in self.rows)
+
+    def to_junit(self) -> str:
+        """JUnit's XML: a suite for every architecture and variant, a case for every check."""
+        root = ElementTree.Element("testsuites", _counts(self.rows, "flaxnets parity"))
+        for pair in dict.fromkeys((row.architecture, row.variant) for row in self.rows):
+            name = "-".join(pair)
+            rows = [row for row in self.rows if (row.architecture, row.variant) == pair]
+            suite = ElementTree.SubElement(root, "testsuite", _counts(rows, name))
+            for row in rows:
+                case = ElementTree.SubElement(
+                    suite,
+                    "testcase",
+                    {"classname": name, "name": row.check, "time": f"{row.seconds:.3f}"},
+                )
+                if not row.passed:
+                    message = UNPRINTABLE.sub("?", _line(row))
+                    failure = ElementTree.SubElement(
+                        case, "failure", {"message": message, "type": ParityError.__name__}
+                    )
+                    failure.text = message
+        ElementTree.indent(root)
+        return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
     def to_table(self) -> Table:
         """For the terminal."""
@@ -111,33 +150,35 @@ class Report:
         for row in self.rows:
             mark = "[green]pass[/]" if row.passed else "[bold red]FAIL[/]"
             numbers = f"{row.error:.1e}", f"{row.bound:.1e}"
-            table.add_row(row.architecture, row.variant, row.check, *numbers, row.worst, mark)
+            table.add_row(
+                row.architecture, row.variant, row.check, *numbers, escape(row.worst), mark
+            )
+        return table
+
+    def slowest(self) -> Table:
+        """The checks that took longest, for the terminal."""
+        table = Table(title=f"slowest checks of {self.seconds:.1f} s")
+        for column in ("architecture", "variant", "check", "seconds"):
+            table.add_column(column, justify="right" if column == "seconds" else "left")
+        for row in page.slowest(self.rows):
+            table.add_row(row.architecture, row.variant, row.check, f"{row.seconds:.1f}")
         return table
 
     def to_html(self, title: str = "parity", before: str = "") -> str:
-        """One self-contained page: the matrix of checks, each cell unfolding to its worst place.
+        """One self-contained page: the matrix of checks, each cell unfolding to its details.
 
         Args:
             title: of the page.
             before: HTML in front of the matrix.
         """
-        checks = list(dict.fromkeys(row.check for row in self.rows))
-        pairs = list(dict.fromkeys((row.architecture, row.variant) for row in self.rows))
-        cells = {(row.architecture, row.variant, row.check): row for row in self.rows}
-        lines = []
-        for pair in pairs:
-            name = " ".join(map(html.escape, pair))
-            body = "".join(_cell(cells.get((*pair, check))) for check in checks)
-            lines.append(f"<tr><th scope=row>{name}</th>{body}</tr>")
-        failed = sum(not row.passed for row in self.rows)
-        return PAGE.substitute(
-            title=html.escape(title),
-            before=before,
-            verdict=f"{len(self.rows) - failed} of {len(self.rows)} checks passed",
-            head="".join(f"<th scope=col>{html.escape(check)}</th>" for check in checks),
-            rows="\n".join(lines),
-            versions=", ".join(f"{name} {number}" for name, number in versions().items()),
-        )
+        from flaxnets.parity.checks import CHECKS  # which make this module's rows
+
+        explained = {
+            name: (inspect.getdoc(check) or "").partition("\n")[0] for name, check in CHECKS.items()
+        }
+        numbers = ", ".join(f"{name} {number}" for name, number in versions().items())
+        facts = {**environment(), "versions": numbers}
+        return page.render(self.rows, _line, facts, title, before, explained)
 
 
 def _line(row: Row) -> str:
@@ -163,52 +204,32 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return "<td></td>"
-    mark, kind = ("✓", "pass") if row.passed else ("✗", "fail")
-    return (
-        f"<td class={kind}><details><summary>{mark} {row.error:.1e}</summary>"
-        f"bound {row.bound:.1e}<br>worst: {html.escape(row.worst)}<br>{row.seconds:.1f} s"
-        "</details></td>"
-    )
+def environment() -> dict[str, str]:
+    """Where the run ran, and how exactly."""
+    device: Any = jnp.zeros(()).device
+    kind = platform.processor() or platform.machine()
+    return {
+        "platform": device.platform,
+        "device": f"{kind}, {os.cpu_count()} cores"
+        if device.platform == "cpu"
+        else str(device.device_kind),
+        "precision": PRECISION,
+    }
 
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>flaxnets: $title</title>
-<style>
-:root { color-scheme: light dark; --pass: #e3f4e3; --fail: #f9d5d0; --line: #8886; }
-@media (prefers-color-scheme: dark) { :root { --pass: #173a1f; --fail: #5c1a14; } }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, p, footer { max-width: 60rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left; }
-th, td { vertical-align: top; }
-td.pass { background: var(--pass); }
-td.fail { background: var(--fail); font-weight: bold; outline: 2px solid; }
-summary { cursor: pointer; white-space: nowrap; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; background: #fff; border-radius: 4px; }
-footer { margin-top: 2rem; opacity: .75; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$before
-<h2>Parity of the Flax and the torch twin</h2>
-<p>$verdict. A cell shows the error; a click shows the bound and where the error is worst.</p>
-<div class="wide"><table>
-<thead><tr><th></th>$head</tr></thead>
-<tbody>
-$rows
-</tbody>
-</table></div>
-<footer>$versions</footer>
-</body>
-</html>
-""")
+def _counts(rows: list[Row], name: str) -> dict[str, str]:
+    return {
+        "name": name,
+        "tests": str(len(rows)),
+        "failures": str(sum(not row.passed for row in rows)),
+        "time": f"{sum(row.seconds for row in rows):.3f}",
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON's view of a value: strict JSON has neither infinity nor NaN."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
