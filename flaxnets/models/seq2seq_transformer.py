@@ -56,7 +56,7 @@ class Seq2SeqTransformer(nnx.Module):
             `max_length` that is longer than the positions; a `max_length` or `beam_size` below 1;
             a call in training without `rngs`.
 
-    >>> model = Seq2SeqTransformer(Seq2SeqTransformerSpec(dropout=0.0), rngs=nnx.Rngs(0))
+    >>> model = Seq2SeqTransformer(Seq2SeqTransformerSpec(), rngs=nnx.Rngs(0))
     >>> source = jnp.array([[5, 6, 7], [8, 9, PAD]])
     >>> model(source, jnp.array([[START, 5], [START, 6]])).shape, model.greedy(source).shape
     ((2, 2, 20), (2, 12))

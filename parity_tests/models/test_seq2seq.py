@@ -1,9 +1,11 @@
 """Seq2Seq: weights of the classes of PyTorch's tutorial load and give what they give."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 import flaxnets
 from flaxnets import bridge
@@ -73,20 +75,21 @@ def test_tutorial():
     spec = SPEC.replace(
         embedding_dim=6, hidden_size=6, num_layers=1, bidirectional=False, dropout=0.0
     )
-    flax, twin = flaxnets.build(spec), flaxnets.build(spec, "torch")
+    flax, twin = nnx.jit(lambda: flaxnets.build(spec))(), flaxnets.build(spec, "torch")
     twin.load_state_dict(state, strict=True)
     bridge.load_state_dict(flax, state)
     np.testing.assert_allclose(twin(source, target).detach(), expected, rtol=0, atol=1e-6)
-    ours = flax(jnp.asarray(source.numpy()), jnp.asarray(target.numpy()))
+    ours = jax.jit(flax.__call__)(jnp.asarray(source.numpy()), jnp.asarray(target.numpy()))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_attention_ends():
     """No weight falls on padding, in either twin, and those of a source add up to 1."""
-    flax, twin = flaxnets.build(SPEC.replace(dropout=0.0)), flaxnets.build(SPEC, "torch").eval()
+    spec = SPEC.replace(dropout=0.0)
+    flax, twin = nnx.jit(lambda: flaxnets.build(spec))(), flaxnets.build(spec, "torch")
     twin.load_state_dict({k: torch.tensor(v) for k, v in bridge.state_dict(flax).items()})
     source = np.array([[5, 6, 7, 8], [9, 10, 0, 0]])
-    hidden, memory = flax.encode(jnp.asarray(source))
+    hidden, memory = jax.jit(flax.encode)(jnp.asarray(source))
     _, ours = flax.decoder.attention(hidden[-1], memory)
     with torch.no_grad():
         states, annotations = twin.encode(torch.tensor(source))

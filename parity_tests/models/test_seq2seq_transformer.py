@@ -75,7 +75,7 @@ def test_tutorial():
     own = TutorialTransformer(SPEC).eval()
     state = own.state_dict()
     del state["positional_encoding.pos_embedding"]  # which is no weight
-    flax, twin = flaxnets.build(SPEC), flaxnets.build(SPEC, "torch").eval()
+    flax, twin = nnx.jit(lambda: flaxnets.build(SPEC))(), flaxnets.build(SPEC, "torch").eval()
     twin.load_state_dict(state, strict=True)
     bridge.load_state_dict(flax, state)
     source = torch.tensor([[5, 6, 7, 8, 9], [3, 10, 4, 0, 0]])
@@ -84,14 +84,16 @@ def test_tutorial():
         expected = own(source.T, target.T).transpose(0, 1)
         np.testing.assert_allclose(twin(source, target), expected, rtol=0, atol=2e-6)
     flax = nnx.view(flax, deterministic=True)
-    ours = flax(jnp.asarray(source.numpy()), jnp.asarray(target.numpy()))
+    ours = jax.jit(flax.__call__)(jnp.asarray(source.numpy()), jnp.asarray(target.numpy()))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
 
 
 @pytest.fixture(scope="module")
 def pair():
     """Both twins with the same random weights."""
-    return Pair(flaxnets.build(SPEC), flaxnets.build(SPEC, "torch"), SPEC.inputs(3))
+    return Pair(
+        nnx.jit(lambda: flaxnets.build(SPEC))(), flaxnets.build(SPEC, "torch"), SPEC.inputs(3)
+    )
 
 
 def test_cache(pair):
@@ -99,8 +101,8 @@ def test_cache(pair):
     with jax.enable_x64(True):
         model, (source, _) = pair.flax_model(), pair.flax_inputs()
         target = jnp.array([[1, 4, 5, 6], [1, 7, 2, 3], [1, 1, 6, 4]])
-        expected = model(source, target)
-        step, memory = jax.jit(model.step), model.encode(source)
+        expected = jax.jit(model.__call__)(source, target)
+        step, memory = jax.jit(model.step), jax.jit(model.encode)(source)
         cache, logits = model.cache(memory, 4), []
         for position in range(4):
             scores, cache = step(target[:, position], position, cache, memory)
