@@ -58,6 +58,7 @@ def test_too_many_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 TINY = {
     "autoencoder": {},
     "bert": {
@@ -65,8 +66,10 @@ TINY = {
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "intermediate_size": 8,
-        "max_position_embeddings": 16,
+        "max_position_embeddings": 32,
+        "vocab_size": 2000,
     },
+    "char_rnn": {"hidden_size": 5},
     "conv_autoencoder": {"in_shape": (1, 8, 8)},
     "conv_net": {"image_size": 12},
     "feedforward": {},
@@ -74,7 +77,14 @@ TINY = {
     "image_autoencoder": {"in_shape": (1, 8, 8)},
     "lenet": {"image_size": 16},
     "linear_network": {},
+    "lstm_tagger": {"embedding_dim": 3, "hidden_dim": 4},
     "mlp": {"in_features": 64},
+    "rnn": {"input_size": 4, "hidden_size": 5},
+    "seq2seq": {"embedding_dim": 4, "hidden_size": 5},
+    "seq2seq_transformer": {"emb_size": 6, "nhead": 2, "dim_feedforward": 7},
+    "transformer": {"d_model": 6, "nhead": 2, "dim_feedforward": 7, **LAYERS},
+    "transformer_decoder": {"d_model": 6, "nhead": 2, "dim_feedforward": 7, "num_layers": 1},
+    "transformer_encoder": {"d_model": 6, "nhead": 2, "dim_feedforward": 7, "num_layers": 1},
     "vae": {"in_shape": (1, 8, 8)},
 }
 
@@ -92,14 +102,17 @@ def test_every_architecture_trains(tmp_path, name, backend):
     assert all(map(np.isfinite, outcome.figures.values()))
     assert bridge.read(tmp_path / "run" / "model.safetensors").keys()
     pictures = {path.name for path in (tmp_path / "run").glob("*.png")}
+    series = spec.examples(1)[0].axes == "btf"
     wanted = {
         "classification": {"confusion.png"},
-        "regression": set(),
+        "regression": {"forecast.png"} if series else set(),
         "reconstruction": {"reconstructions.png"} if images else set(),
         "vae": {"reconstructions.png", "samples.png"},
         "gan": {"samples.png"},
     }
-    assert pictures == {"loss.png"} | wanted[spec.task]
+    assert pictures == {"loss.png"} | wanted.get(spec.task, set())
+    reads = spec.data in ("surnames", "english-tags", "dates", "python-docs")
+    assert (tmp_path / "run" / "examples.txt").exists() == reads == bool(outcome.examples)
 
 
 def test_nothing_to_train_towards(tmp_path):
