@@ -15,9 +15,11 @@ from flax import nnx
 from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity import tolerances
-from flaxnets.parity.compare import compare
+from flaxnets.parity.compare import compare, compared, errors
+from flaxnets.parity.diagnosis import explain
 from flaxnets.parity.pair import Pair, named
-from flaxnets.parity.report import Report, Row
+from flaxnets.parity.report import Compared, Report, Row
+from flaxnets.parity.trace import Fault
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training.objectives import Objective, apply
@@ -31,11 +33,21 @@ FLOAT32_DRAWS = 16
 
 
 class Finding(NamedTuple):
-    """What a check found: it passes if the error is within the bound."""
+    """What a check found: it passes if the error is within the bound.
+
+    Attributes:
+        error: the largest.
+        bound: that it is judged by.
+        worst: the array that has it.
+        arrays: the worst few, for the report.
+        layers: the error of every submodule's output in data-flow order.
+    """
 
     error: float
     bound: float
     worst: str
+    arrays: tuple[Compared, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
 
 
 class Subject(NamedTuple):
@@ -55,7 +67,7 @@ def forward(subject: Subject) -> Finding:
     """Outputs in evaluation mode agree in float64."""
     truth = subject.pair.torch_result()
     other = subject.pair.flax_result(truth)
-    return Finding(*_swap(compare(truth.outputs, other.outputs), tolerances.FLOAT64))
+    return _judged(truth.outputs, other.outputs)
 
 
 def forward_train(subject: Subject) -> Finding:
@@ -63,7 +75,7 @@ def forward_train(subject: Subject) -> Finding:
     ours = subject.pair.flax_trained(1)
     truth = subject.pair.torch_trained(1, ours.draws)
     other = subject.pair.aligned(ours.outputs, truth.outputs)
-    return Finding(*_swap(compare(truth.outputs, other), tolerances.FLOAT64))
+    return _judged(truth.outputs, other)
 
 
 def buffers(subject: Subject) -> Finding:
@@ -72,7 +84,7 @@ def buffers(subject: Subject) -> Finding:
     truth = subject.pair.torch_trained(STEPS, ours.draws)
     if not truth.buffers and not ours.buffers:
         return Finding(0.0, tolerances.FLOAT64, "no buffers")
-    return Finding(*_swap(compare(truth.buffers, ours.buffers), tolerances.FLOAT64))
+    return _judged(truth.buffers, ours.buffers)
 
 
 def intermediates(subject: Subject) -> Finding:
@@ -93,7 +105,8 @@ def intermediates(subject: Subject) -> Finding:
     other = subject.pair.aligned(other, truth)
     if not both and weighty == {""}:  # one bare layer: the output is all there is
         return forward(subject)
-    return Finding(*_swap(compare(truth, other), tolerances.FLOAT64))
+    layers = tuple(errors({k: truth[k] for k in truth if k in other}, other).items())
+    return _judged(truth, other)._replace(layers=layers)
 
 
 def gradients(subject: Subject) -> Finding:
@@ -102,7 +115,7 @@ def gradients(subject: Subject) -> Finding:
     other = subject.pair.flax_result(truth)
     if not truth.gradients and not other.gradients:
         return Finding(0.0, tolerances.FLOAT64, "no parameter and no real input")
-    return Finding(*_swap(compare(truth.gradients, other.gradients), tolerances.FLOAT64))
+    return _judged(truth.gradients, other.gradients)
 
 
 def round_trip(subject: Subject) -> Finding:
@@ -177,7 +190,8 @@ def compiled(subject: Subject) -> Finding:
     found = [outputs] + [
         compare(truth, _updates(step.state, after)) for after in (one_by_one, scanned)
     ]
-    return Finding(*_swap(max(found), tolerances.FLOAT64))
+    error, worst = max(found)
+    return Finding(error, tolerances.FLOAT64, worst)
 
 
 def lowering(subject: Subject) -> Finding:
@@ -294,16 +308,22 @@ def check(
         for chosen in checks or CHECKS:
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
+            passed = bool(finding.error <= finding.bound)
+            fault = Fault() if passed else explain(chosen, pair, finding.worst)
             rows.append(
                 Row(
                     architecture=name,
                     variant=variant,
                     check=chosen,
-                    passed=bool(finding.error <= finding.bound),
+                    passed=passed,
                     error=float(finding.error),
                     bound=float(finding.bound),
                     worst=finding.worst,
                     seconds=time.perf_counter() - began,
+                    place=fault.place,
+                    cause=fault.cause,
+                    arrays=finding.arrays,
+                    layers=finding.layers,
                 )
             )
     return Report(rows)
@@ -331,9 +351,10 @@ def _projection(model: Any, batch: Any, rngs: nnx.Rngs) -> tuple[jax.Array, dict
     return loss, {}
 
 
-def _swap(difference: tuple[float, str], bound: float) -> tuple[float, float, str]:
-    error, worst = difference
-    return error, bound, worst
+def _judged(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Finding:
+    """The finding of two collections of float64 arrays."""
+    error, worst = compare(truth, other)
+    return Finding(error, tolerances.FLOAT64, worst, compared(truth, other))
 
 
 def _batch(batch: Any, dtype: str) -> Any:
