@@ -15,14 +15,17 @@ from flaxnets.parity.architectures import check_architecture, variants
 from flaxnets.parity.checks import CHECKS, check
 from flaxnets.parity.pair import Pair
 from flaxnets.parity.report import ParityError, Report, Row
+from flaxnets.parity.verdict import Diagnosis, diagnose
 
 __all__ = [
     "CHECKS",
+    "Diagnosis",
     "Pair",
     "ParityError",
     "Report",
     "Row",
     "check",
     "check_architecture",
+    "diagnose",
     "variants",
 ]

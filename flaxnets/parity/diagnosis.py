@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flaxnets import bridge
 from flaxnets.parity import attribution, hypotheses, local
 from flaxnets.parity.observations import agree, relation
 from flaxnets.parity.pair import Pair, named
@@ -337,10 +338,7 @@ def of_round_trip(pair: Pair, worst: str) -> Fault:
 
 def of_initialisation(pair: Pair, worst: str) -> Fault:
     """The parameter, and what distributions its two samples look like."""
-    from flaxnets import bridge
-
-    flax, twin = bridge.state_dict(pair.create_flax(0)), pair.create_torch(0).state_dict()
-    if worst not in flax:
+    if worst not in pair.weights:
         return Fault(worst.rpartition(" ")[2], worst)
     samples = [
         np.concatenate([np.ravel(state[worst]) for state in states])

@@ -75,7 +75,7 @@ def torch_run(pair: Pair, training: bool = False) -> Run:
 
     def after(module, args, kwargs, output):
         name, args, kwargs = entered.pop()
-        arrays = {key: np.array(x.detach()) for key, x in named(output).items()}
+        arrays = {key: x.detach().numpy().copy() for key, x in named(output).items()}
         calls[_key(calls, name)] = Call(name, module, args, kwargs, arrays)
 
     hooks = []
@@ -180,7 +180,7 @@ def inputs(truth: Call, other: Call) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             array = array[:, : given.shape[1]]
             present = np.arange(array.shape[1]) < lengths.numpy()[:, None]
             array = array * present.reshape(present.shape + (1,) * (array.ndim - 2))
-        yield np.array(given.detach()), array
+        yield given.detach().numpy(), array
 
 
 def _is_array(value: Any) -> bool:
