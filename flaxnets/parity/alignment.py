@@ -85,8 +85,12 @@ def _in_order(
     """The longest common sequence of what is not yet matched."""
     left = [name for name in ours if name not in known]
     right = [name for name in theirs if name not in set(known.values())]
-    signs = [[sign(n, ours[n]) for n in left], [sign(n, theirs[n]) for n in right]]
-    matcher = difflib.SequenceMatcher(None, *signs, autojunk=False)
+    matcher = difflib.SequenceMatcher(
+        None,
+        [sign(name, ours[name]) for name in left],
+        [sign(name, theirs[name]) for name in right],
+        autojunk=False,
+    )
     return {
         left[block.a + i]: right[block.b + i]
         for block in matcher.get_matching_blocks()

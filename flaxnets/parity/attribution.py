@@ -130,6 +130,8 @@ def _rounding(pair: Pair, truth: Call, other: Call, dtype: str) -> str:
 
 def _precision(error: float) -> str:
     """The kind of rounding that an error looks like."""
+    if error > 4 * ROUNDING["bfloat16"]:
+        return f"error {error:.1e}, digits are lost"
     name = min(ROUNDING, key=lambda kind: abs(math.log2(error / ROUNDING[kind])) if error else 0)
     return f"error {error:.1e}, as of {name}"
 
@@ -141,7 +143,7 @@ def distribution(sample: np.ndarray) -> str:
     ('all 0', 'uniform from -1 to 1')
     """
     if np.ptp(sample) == 0:
-        return f"all {sample[0]:g}"
+        return f"all {sample[0] + 0:g}"
     mean, std = sample.mean(), sample.std()
     kurtosis = ((sample - mean) ** 4).mean() / std**4  # 1.8 of a uniform, 3 of a normal one
     if kurtosis < 2.1:

@@ -30,6 +30,7 @@ NOISE = 1e-12  # an update that is this much smaller than the largest is a round
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
 FLOAT32_DRAWS = 16
+FILLING = 2**0.5  # what a weight is multiplied by to fill all bits of its dtype
 
 
 class Finding(NamedTuple):
@@ -119,26 +120,48 @@ def gradients(subject: Subject) -> Finding:
 
 
 def round_trip(subject: Subject) -> Finding:
-    """Weights come back bit by bit: Flax, torch, Flax and torch, Flax, torch, in every dtype."""
+    """Weights come back bit by bit: Flax, torch, Flax and torch, Flax, torch, in every dtype.
+
+    Both start from numbers that fill the dtype, set without the bridge.
+    """
     differ = []
     for dtype in ("float32", "float64", "float16", "bfloat16"):
         pair = subject.pair
-        start = bridge.state_dict(pair.flax_model(dtype))
-        torch_model = pair.torch_model(dtype)
-        torch_model.load_state_dict(
-            {name: torch.zeros_like(value) for name, value in torch_model.state_dict().items()}
+        flax_model, torch_model = _filled(pair.flax_model(dtype), pair.torch_model(dtype))
+        start, after = bridge.state_dict(flax_model), pair.torch_model(dtype)
+        after.load_state_dict(tensors(start))
+        flax_after = pair.flax_model(dtype)
+        bridge.load_state_dict(flax_after, {k: np.zeros_like(v) for k, v in start.items()})
+        bridge.load_state_dict(flax_after, after.state_dict())
+        between = pair.flax_model(dtype)
+        bridge.load_state_dict(between, torch_model.state_dict())
+        after.load_state_dict(
+            {name: torch.zeros_like(value) for name, value in after.state_dict().items()}
         )
-        torch_model.load_state_dict(tensors(start))
-        flax_model = pair.flax_model(dtype)
-        bridge.load_state_dict(flax_model, {k: np.zeros_like(v) for k, v in start.items()})
-        bridge.load_state_dict(flax_model, torch_model.state_dict())
+        after.load_state_dict(tensors(bridge.state_dict(between)))
         for there, back in (
-            (_leaves(pair.flax_model(dtype)), _leaves(flax_model)),
-            (_torch_bits(pair.torch_model(dtype)), _torch_bits(torch_model)),
+            (_leaves(flax_model), _leaves(flax_after)),
+            (_torch_bits(torch_model), _torch_bits(after)),
         ):
             assert there.keys() == back.keys()
             differ += [f"{name} in {dtype}" for name in there if there[name] != back[name]]
+    differ = list(dict.fromkeys(differ))
     return Finding(float(len(differ)), tolerances.EXACT, ", ".join(differ) or "all bits")
+
+
+def _filled(
+    flax_model: nnx.Module, torch_model: torch.nn.Module
+) -> tuple[nnx.Module, torch.nn.Module]:
+    """Both models with weights whose last bits are set: a pair's fit into float32."""
+    for entry in entries(flax_model):
+        value = entry.variable[...]
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            entry.variable.set_value(value * jnp.asarray(FILLING, value.dtype))
+    with torch.no_grad():
+        for tensor in torch_model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(FILLING)
+    return flax_model, torch_model
 
 
 def initialisation(subject: Subject) -> Finding:

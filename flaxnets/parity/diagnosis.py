@@ -1,11 +1,12 @@
 """Where two models part first, and why: what stands beside a check that failed."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from flaxnets import bridge
 from flaxnets.parity import attribution, hypotheses, local
@@ -107,7 +108,11 @@ def cause(pair: Pair, truth: Call, other: Call, training: bool = False) -> str:
         return f"outputs {sorted(other.outputs)} in place of {sorted(truth.outputs)}"
     fresh = pair.torch_model().train(training)
     layer = dict(fresh.named_modules())[truth.name]
-    for hypothesis in hypotheses.of(layer):
+    tried = hypotheses.of(layer)
+    if truth.args and isinstance(truth.args[0], PackedSequence):
+        padded = torch.tensor(np.asarray(other.args[0]))
+        tried = [hypotheses.reading_padding(padded), *tried]
+    for hypothesis in tried:
         if _gives(hypothesis, layer, truth, ours):
             return hypothesis.text.format(m=layer)
     if training and "Dropout" in type(layer).__name__:
@@ -139,9 +144,10 @@ def _dropped(layer: Any, given: np.ndarray, truth: np.ndarray, other: np.ndarray
     kept = live & (other != 0)
     if not kept.any():
         return "everything is dropped"
-    if share == 0:
-        return "nothing is dropped"
     scales = other[kept] / given[kept]
+    if share == 0:
+        again = (given == 0).any() and abs(scales.mean() - 1 / (1 - layer.p)) <= FLOAT64
+        return "another mask: one that was used before" if again else "nothing is dropped"
     if np.ptp(scales) > FLOAT64:
         return "kept values are not scaled by one number"
     scale, right = float(scales.mean()), 1 / (1 - layer.p)
@@ -149,8 +155,9 @@ def _dropped(layer: Any, given: np.ndarray, truth: np.ndarray, other: np.ndarray
     if abs(scale - right) > FLOAT64:
         mask = "the same mask" if same else f"a share of {share:.2g} dropped"
         return f"scaled by {scale:.6g}, not 1/(1 - p) = {right:.6g}, with {mask}"
-    if other.ndim > 2 and (np.ptp(other == 0, axis=tuple(range(2, other.ndim))) == 0).all():
-        return "whole channels are dropped"
+    for axis in range(other.ndim):
+        if other.shape[axis] > 1 and np.ptp((other == 0).astype(int), axis=axis).max() == 0:
+            return f"one mask for all of axis {axis}"
     return f"another mask: other random numbers, with a share of {share:.2g} dropped"
 
 
@@ -227,12 +234,12 @@ def of_gradients(pair: Pair, worst: str) -> Fault:
                     place or type(truth.module).__name__,
                     (subject or "gradient ") + _gradient(array, wrong[name], truth),
                 )
-    truth, other = pair.torch_result(), None
-    other = pair.flax_result(truth)
-    for name in _backwards(theirs, truth.gradients):
-        right, wrong = truth.gradients[name], other.gradients[name]
-        if not agree(right, wrong):
-            return Fault(name, "gradient " + (relation(right, wrong) or "differs"))
+    reference = pair.torch_result()
+    found_by_flax = pair.flax_result(reference).gradients
+    for name in reversed(_ordered(theirs, reference.gradients)):
+        array, taken = reference.gradients[name], found_by_flax[name]
+        if not agree(array, taken):
+            return Fault(name, "gradient " + (relation(array, taken) or "differs"))
     return Fault()
 
 
@@ -248,14 +255,14 @@ def _gradient(truth: np.ndarray, other: np.ndarray, call: Call) -> str:
     return found
 
 
-def _backwards(run: Run, gradients: Mapping[str, np.ndarray]) -> list[str]:
-    """Names of gradients from the loss to the inputs."""
+def _ordered(run: Run, names: Iterable[str]) -> list[str]:
+    """Names of weights and inputs in data-flow order of their modules."""
     order = {call.name: index for index, call in enumerate(run.calls.values())}
 
     def place(name: str) -> int:
-        return order.get(name.rpartition(".")[0], len(order)) if "input " not in name else -1
+        return -1 if name.startswith("input ") else order.get(name.rpartition(".")[0], len(order))
 
-    return sorted(gradients, key=place, reverse=True)
+    return sorted(names, key=place)
 
 
 def of_buffers(pair: Pair, worst: str) -> Fault:
@@ -265,7 +272,7 @@ def of_buffers(pair: Pair, worst: str) -> Fault:
     for passes in (1, 3):
         flax = pair.flax_trained(passes)
         truth = pair.torch_trained(passes, flax.draws)
-        for name in _backwards(theirs, truth.buffers)[::-1]:
+        for name in _ordered(theirs, [name for name in pair.weights if name in truth.buffers]):
             right, wrong = truth.buffers[name], flax.buffers.get(name, np.empty(0))
             if not agree(right, wrong):
                 if found.place and not _precedes(theirs, name, found.place):
@@ -285,7 +292,6 @@ def _precedes(run: Run, buffer: str, place: str) -> bool:
 
 # What a running statistic may become: of the old one, the batch's, torch's momentum, n values.
 UPDATES: dict[str, Callable] = {
-    "not updated": lambda old, new, m, n: old,
     "the biased variance, (n-1)/n, is stored": lambda old, new, m, n: (
         (1 - m) * old + m * new * (n - 1) / n
     ),
@@ -313,6 +319,8 @@ def _buffer(
     pair: Pair, run: Run, name: str, truth: np.ndarray, other: np.ndarray, passes: int
 ) -> str:
     layer, _, kind = name.rpartition(".")
+    if agree(np.asarray(pair.weights[name], np.float64), np.asarray(other, np.float64)):
+        return "not updated"
     calls = [call for call in run.calls.values() if call.name == layer]
     if passes == 1 and len(calls) == 1 and kind.startswith("running"):
         module = calls[0].module

@@ -74,11 +74,13 @@ def _statistics(m, x):
 def _normed(scale: Callable) -> Callable:
     """A normalisation that divides by `scale(variance, eps, number of values)`."""
 
-    def output(m, x):
+    def output(m: Any, x):
         view, axes = _statistics(m, x)
         mean, var = view.mean(axes, keepdim=True), view.var(axes, correction=0, keepdim=True)
         n = math.prod(view.shape[axis] for axis in axes)
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.training:
+            assert m.running_mean is not None
+            assert m.running_var is not None
             shape = (1, -1, *(1,) * (x.dim() - 2))
             mean, var = m.running_mean.reshape(shape), m.running_var.reshape(shape)
         if isinstance(m, nn.RMSNorm):
@@ -104,6 +106,10 @@ NORM = [
     *(option(eps=eps) for eps in EPSILONS),
     Hypothesis("eps outside the square root", _normed(lambda v, eps, n: v.sqrt() + eps)),
     Hypothesis("unbiased variance, n/(n-1)", _normed(lambda v, e, n: (v * n / (n - 1) + e).sqrt())),
+    Hypothesis(
+        "statistics over the batch too",
+        lambda m, x: F.batch_norm(x, None, None, m.weight, m.bias, True, 0.0, m.eps),
+    ),
     Hypothesis("variance in place of its root", _normed(lambda v, eps, n: v + eps)),
     Hypothesis("not centred: the mean is kept", lambda m, x: m(x) + _centre(m, x)),
     weights("no scale (weight)", "weight", torch.ones_like),
@@ -120,7 +126,13 @@ def _centre(m, x):
     return moved if m.weight is None else moved * m.weight
 
 
+def _swapped_statistics(m, x):
+    m.running_mean, m.running_var = m.running_var, m.running_mean
+    return m(x)
+
+
 BATCH_NORM = [
+    Hypothesis("running mean and variance interchanged", _swapped_statistics),
     Hypothesis("running statistics and those of the batch interchanged", _other_mode),
     *NORM,
 ]
@@ -187,6 +199,7 @@ def _everywhere(name: str, number: int) -> Callable:
 
 
 TRANSPOSED = [
+    weights("kernel with rows and columns interchanged", "weight", lambda w: w.transpose(-1, -2)),
     weights("flipped kernel", "weight", _spatial),
     weights("kernel with inputs and outputs interchanged", "weight", lambda w: w.transpose(0, 1)),
     weights("no bias", "bias", torch.zeros_like),
@@ -236,13 +249,20 @@ def _orders(gates: int) -> list[Hypothesis]:
     return found
 
 
-def _without_lengths(m, x, *hx):
-    """The layer on the padded batch, each output cut where torch's ends."""
-    padded, lengths = pad_packed_sequence(x, batch_first=True)
-    output, state = m(padded if m.batch_first else padded.transpose(0, 1), *hx)
-    output = output if m.batch_first else output.transpose(0, 1)
-    present = torch.arange(output.size(1)) < lengths[:, None]
-    return output * present[..., None], state
+def reading_padding(padded: torch.Tensor) -> Hypothesis:
+    """A recurrent layer on a whole padded batch, each output cut where torch's ends.
+
+    Args:
+        padded: the batch that the Flax layer was given, batch first.
+    """
+
+    def output(m, x, *hx):
+        lengths = pad_packed_sequence(x)[1]
+        output, state = m(padded if m.batch_first else padded.transpose(0, 1), *hx)
+        output = output if m.batch_first else output.transpose(0, 1)
+        return output * (torch.arange(output.size(1)) < lengths[:, None])[..., None], state
+
+    return Hypothesis("lengths ignored: padding is read", output)
 
 
 def _on_sequences(m, x, step):
@@ -304,7 +324,6 @@ def _directions(change: Callable) -> Callable:
 
 
 RECURRENT = [
-    Hypothesis("lengths ignored: padding is read", _without_lengths),
     weights("no hidden bias (bias_hh)", "bias_hh", torch.zeros_like),
     weights("no input bias (bias_ih)", "bias_ih", torch.zeros_like),
     weights("no biases", "bias", torch.zeros_like),
@@ -423,8 +442,6 @@ TABLE: list[tuple[Any, list[Hypothesis]]] = [
     (nn.Softplus, [option(beta=1.0), option(threshold=math.inf)]),
     (nn.Softmax, _axis("softmax", torch.softmax)),
     (nn.LogSoftmax, _axis("log-softmax", torch.log_softmax)),
-    (nn.Softmax, _axis("log-softmax in place of softmax", torch.log_softmax)),
-    (nn.LogSoftmax, _axis("softmax in place of log-softmax", torch.softmax)),
     (nn.modules.batchnorm._BatchNorm, BATCH_NORM),
     (nn.modules.instancenorm._InstanceNorm | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm, NORM),
     (

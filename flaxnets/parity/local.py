@@ -102,7 +102,7 @@ def _flax_gradients(call: Call, cotangents: Arrays, dtype: str) -> Arrays:
         )
 
     given = [jnp.asarray(leaves[i], dtype) for i in real]
-    of_params, of_given = jax.grad(projected, argnums=(0, 1))(params, given)
+    of_params, of_given = jax.jit(jax.grad(projected, argnums=(0, 1)))(params, given)
     found = {f"input {i}": grad for i, grad in enumerate(of_given)}
     found |= bridge.state_dict(call.module, of_params)
     return {name: np.asarray(grad).astype(np.float64) for name, grad in found.items()}

@@ -143,6 +143,13 @@ CHAINS: dict[str, Callable[[], Parts]] = {
             TorchFirst(torch.nn.GRU(5, 4, batch_first=True)),
         ),
     ),
+    "elman": lambda: _chain(
+        STEPS,
+        rnn=(
+            First(layers.RNN(5, 4, batch_first=True, bidirectional=True, rngs=nnx.Rngs(0))),
+            TorchFirst(torch.nn.RNN(5, 4, batch_first=True, bidirectional=True)),
+        ),
+    ),
     "lstm": lambda: _chain(
         STEPS,
         rnn=(
@@ -161,7 +168,7 @@ class First(nnx.Module):
 
     def __call__(self, x: Any) -> Any:
         """Outputs only."""
-        return self.layer(x)[0]  # type: ignore[operator]
+        return self.layer(x)[0]
 
 
 class TorchFirst(torch.nn.Module):

@@ -200,7 +200,7 @@ MUTATIONS = (
         "forward_train",
         call(layers.Dropout, lambda call, layer, x: x),
         "drop",
-        "nothing in place of Dropout",
+        "after Flax's 0 draws",
         "dropout",
     ),
     Mutation(
@@ -238,7 +238,7 @@ MUTATIONS = (
             )
         ),
         "two",
-        "another mask",
+        "one that was used before",
         "two dropouts",
     ),
     Mutation(

@@ -45,7 +45,12 @@ MUTATIONS = (
         architecture="conv_net",
     ),
     Mutation(
-        "flipped kernel", "forward", call(layers.Conv2d, _spatial_flip), "conv1", "flipped kernel"
+        "flipped kernel",
+        "forward",
+        call(layers.Conv2d, _spatial_flip),
+        "conv",
+        "flipped kernel",
+        "convolution",
     ),
     Mutation(
         "padding off by one pixel",

@@ -76,7 +76,7 @@ class Mutation:
 
 def call(layer: type, fault: Callable) -> Plant:
     """A layer whose call is `fault(call, layer, *args)`."""
-    original = layer.__call__  # type: ignore[operator]
+    original: Any = layer.__call__
 
     def faulty(self, *args, **kwargs):
         return fault(lambda layer, *given: original(layer, *given, **kwargs), self, *args)
@@ -84,8 +84,8 @@ def call(layer: type, fault: Callable) -> Plant:
     def signed(self, x, *, rngs=None):
         return fault(lambda layer, x: original(layer, x, rngs=rngs), self, x)
 
-    takes_rngs = "rngs" in original.__kwdefaults__ if original.__kwdefaults__ else False
-    plain = takes_rngs and "lengths" not in original.__kwdefaults__
+    options = original.__kwdefaults__ or {}
+    plain = "rngs" in options and "lengths" not in options
     return lambda: mock.patch.object(layer, "__call__", signed if plain else faulty)
 
 

@@ -134,7 +134,7 @@ MUTATIONS = (
         "float32",
         replaced(normalization, "_moments", _fast),
         "norm",
-        "ours",
+        "digits are lost",
         "layer norm far from zero",
     ),
     Mutation(
@@ -158,16 +158,16 @@ MUTATIONS = (
         "forward",
         call(layers.InstanceNorm2d, _over_batch),
         "norm",
-        "",
+        "over the batch too",
         "instance norm",
     ),
     Mutation(
         "epsilon of BatchNorm 1e-6",
         "forward",
-        constructed(layers.BatchNorm2d, eps=1e-6),
-        "encoder.0",
+        constructed(layers.BatchNorm1d, eps=1e-6),
+        "norm",
         "eps 1e-06, not 1e-05",
-        "vae",
+        "batch norm",
     ),
     Mutation(
         "biased running variance",
@@ -206,7 +206,7 @@ MUTATIONS = (
         "buffers",
         call(layers.BatchNorm1d, _uncounted),
         "norm.num_batches_tracked",
-        "",
+        "not updated",
         "batch norm",
     ),
     Mutation(
@@ -246,7 +246,7 @@ MUTATIONS = (
         "forward",
         ruled(layers.BatchNorm1d, *_SWAPPED),
         "norm",
-        "",
+        "running mean and variance interchanged",
         "batch norm",
     ),
 )

@@ -158,10 +158,9 @@ MUTATIONS = (
         "gradient of tanh left out",
         "gradients",
         replaced(recurrence.Elman, "backward", _no_slope),
-        "rnn",
+        "rnn.layer",
         "gradient of its input 0",
-        "rnn",
-        PLAIN,
+        "elman",
     ),
     Mutation(
         "gradient of the cell state not carried back",
@@ -175,9 +174,9 @@ MUTATIONS = (
         "directions interchanged",
         "forward",
         replaced(recurrent._Recurrent, "__call__", _directions_swapped),
-        "rnn",
+        "rnn.layer",
         "directions interchanged",
-        "rnn",
+        "elman",
     ),
     Mutation(
         "lengths ignored",
@@ -186,6 +185,7 @@ MUTATIONS = (
         "rnn",
         "lengths ignored",
         "rnn",
+        {"num_layers": 1, "dropout": 0.0},
     ),
     Mutation(
         "last step in place of the last word",
