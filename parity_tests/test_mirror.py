@@ -21,6 +21,13 @@ ELSEWHERE = {
         ],
         "planted faults have to be caught at their places: test_mutations.py",
     ),
+    **dict.fromkeys(
+        [
+            f"flaxnets/parity/hypotheses/{name}.py"
+            for name in ("hypothesis", "maps", "norms", "sequences")
+        ],
+        "one table: test_hypotheses.py",
+    ),
     "flaxnets/parity/tolerances.py": "numbers only; test_mutations.py shows that they bite",
 }
 

@@ -129,10 +129,10 @@ def _rounding(pair: Pair, truth: Call, other: Call, dtype: str) -> str:
 
 
 def _precision(error: float) -> str:
-    """The kind of rounding that an error looks like."""
+    """The kind of rounding that an error, typically a quarter of its unit, looks like."""
     if error > 4 * ROUNDING["bfloat16"]:
         return f"error {error:.1e}, digits are lost"
-    name = min(ROUNDING, key=lambda kind: abs(math.log2(error / ROUNDING[kind])) if error else 0)
+    name = min(ROUNDING, key=lambda kind: abs(math.log2(4 * error / ROUNDING[kind])))
     return f"error {error:.1e}, as of {name}"
 
 

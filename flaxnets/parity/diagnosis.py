@@ -134,7 +134,12 @@ def _gives(
     except Exception:  # one that does not fit this layer or these inputs
         return False
     found = {name: array.numpy() for name, array in named(output).items()}
-    return all(name in found and agree(found[name], array) for name, array in ours.items())
+    return all(
+        name in found
+        and np.array_equal(np.isnan(found[name]), np.isnan(array))
+        and agree(np.nan_to_num(found[name]), np.nan_to_num(array))
+        for name, array in ours.items()
+    )
 
 
 def _dropped(layer: Any, given: np.ndarray, truth: np.ndarray, other: np.ndarray) -> str:

@@ -1,5 +1,7 @@
 """The table of hypotheses: what is tried for a layer, and in which order."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -32,7 +34,7 @@ def test_order_of_gates():
         (nn.BatchNorm2d(3).eval(), "eps outside the square root"),
         (nn.GroupNorm(3, 3), "unbiased variance, n/(n-1)"),
         (nn.LayerNorm(5), "unbiased variance, n/(n-1)"),
-        (nn.RMSNorm(5), "eps outside the square root"),
+        (nn.RMSNorm(5, 1e-5), "eps outside the square root"),
         (nn.Conv2d(3, 4, 3, stride=2), "SAME padding, not (0, 0)"),
         (nn.Conv2d(3, 4, 3, padding=1), "input shifted by -1 pixel along axis 3"),
         (nn.ConvTranspose2d(3, 4, 3), "padding 1, not (0, 0)"),
@@ -48,4 +50,28 @@ def test_hypothesis_differs_from_torch(module, text):
     module = module.double()
     found = next(h for h in hypotheses.of(module) if h.text.format(m=module) == text)
     expected, other = module(X), found.output(module, X)
-    assert expected.shape != other.shape or not torch.allclose(expected, other, rtol=1e-12)
+    assert expected.shape != other.shape or not torch.allclose(expected, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mask dropped",
+        "mask inverted",
+        "no scale 1/sqrt(d)",
+        "scaled twice by 1/sqrt(d)",
+        "heads split in another order",
+        "q and k interchanged",
+        "k and v interchanged",
+    ],
+)
+def test_attention(text):
+    """Hypotheses of attention run, and none of them is torch's result."""
+    module = nn.MultiheadAttention(6, 2, batch_first=True).double()
+    x = torch.rand(2, 5, 6, dtype=torch.float64)
+    mask = {"attn_mask": torch.ones(5, 5).tril(-1).bool().T}
+    (found,) = [h for h in hypotheses.of(module) if h.text == text]
+    expected = module(x, x, x, **mask)[0]
+    other = found.output(copy.deepcopy(module), x, x, x, **mask)[0]
+    assert other.shape == expected.shape
+    assert not torch.allclose(expected, other, rtol=1e-9, equal_nan=True)

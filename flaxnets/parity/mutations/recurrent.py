@@ -209,7 +209,7 @@ MUTATIONS = (
         "intermediates",
         replaced(layers.LogSoftmax, "__call__", lambda self, x: jax.nn.softmax(x)),
         "softmax",
-        "softmax in place of log-softmax",
+        "softmax in place of LogSoftmax",
         "char_rnn",
     ),
     Mutation(
