@@ -34,7 +34,7 @@ class Recipe:
     Attributes:
         backend: the twin that is trained.
         data: a data set by name.
-        data_dir: a folder of IDX files to read in its place.
+        data_dir: a folder of IDX, CoNLL-U or text files to read in its place.
         steps: how many batches; 500 if nothing is said.
         epochs: how many times through the data, in place of steps.
         batch_size: examples a batch; 64, or all if there are fewer.
@@ -132,6 +132,8 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} is there and not empty; choose another folder")
+    if not spec.task:
+        raise TrainingError(f"{spec.name}: {spec.twin} has nothing that it is trained towards")
     chosen = data.load(recipe.data or spec.data, recipe.data_dir)
     _check_targets(spec, chosen)
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))

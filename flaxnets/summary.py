@@ -1,5 +1,6 @@
 """What a network is made of: every weight under both names, and what a forward pass costs."""
 
+import functools
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ from flax import nnx
 from rich.table import Table
 
 import flaxnets
-from flaxnets import bridge, specs
+from flaxnets import specs
 from flaxnets.bridge.convert import entries
 from flaxnets.recording import recorded
 
@@ -29,6 +30,7 @@ def list_architectures() -> Table:
     return table
 
 
+@functools.cache
 def count_parameters(spec: specs.Spec) -> int:
     """How many numbers a network learns; nothing is allocated.
 
@@ -44,23 +46,22 @@ def show(spec: specs.Spec) -> Table:
 
     FLOPs are XLA's count for one example, on this machine's first device.
     """
-    model = flaxnets.build(spec)
+    model = nnx.eval_shape(lambda: flaxnets.build(spec))  # nothing is allocated
     flops = _flops(spec, model)
     table = Table(title=f"{spec.twin}: {count_parameters(spec):,} parameters")
     for column in ("Flax path", "torch key", "Flax shape", "torch shape", "size", "FLOPs"):
         table.add_column(column, justify="right" if column in ("size", "FLOPs") else "left")
-    torch_shapes = {name: a.shape for name, a in bridge.state_dict(model).items()}
     counted = set()
     for entry in entries(model):
         layer = entry.name.rpartition(".")[0]
         cost = "" if layer in counted or layer not in flops else f"{flops[layer]:,.0f}"
         counted.add(layer)
-        shape = entry.variable[...].shape
+        shape = entry.variable.shape
         table.add_row(
             ".".join(map(str, entry.path)),
             entry.name,
             str(shape),
-            str(torch_shapes[entry.name]),
+            str(entry.torch_shape),
             f"{math.prod(shape):,}",
             cost,
         )
@@ -70,22 +71,36 @@ def show(spec: specs.Spec) -> Table:
 
 
 def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
-    """XLA's count of one forward pass of every module, by torch name."""
+    """XLA's count of one forward pass of every module in evaluation, by torch name."""
     inputs = [
-        jnp.zeros(given.shape, jnp.float32 if given.high is None else jnp.int32)
+        jax.ShapeDtypeStruct(given.shape, jnp.float32 if given.high is None else jnp.int32)
         for given in spec.inputs(1)
     ]
+    evaluated = nnx.view(
+        model, deterministic=True, use_running_average=True, raise_if_not_found=False
+    )
+    graph, state = nnx.split(evaluated)
     calls: dict[str, tuple] = {}
 
-    def record(name, module, args, kwargs, output):
-        calls.setdefault(name, (module, args))
+    def forward(state, inputs):
+        def record(name, module, args, kwargs, output):
+            graph, state = nnx.split(module)
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, args))
+            calls.setdefault(name, (graph, shapes))
 
-    with recorded(model, record):
-        model(*inputs)
+        model = nnx.merge(graph, state, copy=True)
+        with recorded(model, record):
+            return model(*inputs)
+
+    jax.eval_shape(forward, state, inputs)
     counts = {}
-    for name, (module, args) in calls.items():
-        graph, state = nnx.split(module)
-        program = jax.jit(lambda state, args, graph=graph: nnx.merge(graph, state)(*args))
-        cost = program.lower(state, args).compile().cost_analysis() or {}
-        counts[name] = cost.get("flops", 0.0)
+    known: dict[Any, float] = {}  # layers that are alike are compiled once
+    for name, (graph, (state, args)) in calls.items():
+        program = jax.jit(lambda state, args, graph=graph: nnx.merge(graph, state)(*args)).lower(
+            state, args
+        )
+        text = program.as_text()
+        if text not in known:
+            known[text] = (program.compile().cost_analysis() or {}).get("flops", 0.0)
+        counts[name] = known[text]
     return counts

@@ -82,14 +82,14 @@ def test_bernoulli(dtype, p):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_normal(dtype, seed):
-    """Normal numbers are XLA's, 99 in 100 to the last bit and all within 4 ulp."""
+    """Normal numbers are XLA's, 9,999 in 10,000 to the last bit and all within a few ulp."""
     with jax.enable_x64(True):
         theirs = np.asarray(jax.random.normal(jax_key(seed), (COUNT,), dtype))
     ours = random.normal(random.key(seed), (COUNT,), DTYPES[dtype]).numpy()
     assert ours.dtype == theirs.dtype
     ulps = np.abs(ours - theirs) / np.spacing(np.abs(theirs))
-    assert ulps.max() <= 4
-    assert np.mean(ulps == 0) > 0.99
+    assert ulps.max() <= (2 if dtype == "float32" else 4)
+    assert np.mean(ulps == 0) > 0.9999
     assert np.abs(ours).max() > 4  # the tail's polynomial was used
 
 

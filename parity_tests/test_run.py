@@ -60,6 +60,13 @@ def test_too_many_classes(tmp_path):
 
 TINY = {
     "autoencoder": {},
+    "bert": {
+        "hidden_size": 6,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "max_position_embeddings": 16,
+    },
     "conv_autoencoder": {"in_shape": (1, 8, 8)},
     "conv_net": {"image_size": 12},
     "feedforward": {},
@@ -93,6 +100,12 @@ def test_every_architecture_trains(tmp_path, name, backend):
         "gan": {"samples.png"},
     }
     assert pictures == {"loss.png"} | wanted[spec.task]
+
+
+def test_nothing_to_train_towards(tmp_path):
+    """A network that is only a part of others is refused by name."""
+    with pytest.raises(TrainingError, match="bert: BertModel has nothing that it is trained tow"):
+        train(flaxnets.spec("bert", "tiny_model"), RECIPE, tmp_path / "run")
 
 
 def test_backends_learn_alike(tmp_path):

@@ -30,6 +30,16 @@ def tensor(array: np.ndarray) -> torch.Tensor:
     return torch.tensor(array)
 
 
+def optimizer_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's state of NumPy arrays as what `torch.optim.Optimizer.load_state_dict` takes.
+
+    >>> optimizer_tensors({"state": {0: {"step": np.ones((), np.float32)}}, "param_groups": []})
+    {'state': {0: {'step': tensor(1.)}}, 'param_groups': []}
+    """
+    slots = {index: tensors(own) for index, own in state["state"].items()}
+    return {"state": slots, "param_groups": state["param_groups"]}
+
+
 def channels_first(x: torch.Tensor, axes: str) -> torch.Tensor:
     """An input in Flax's axes (see `flaxnets.specs.Input`) in torch's.
 

@@ -86,6 +86,13 @@ LOG1P_UNDER = _numbers(
     "1.0 1.5062909083469192043167e1 8.3047565967967209469434e1 2.2176239823732856465394e2 "
     "3.0909872225312059774938e2 2.1642788614495947685003e2 6.0118660497603843919306e1"
 )
+# Cephes's logf (Moshier): the polynomial of log(1 + t) behind t - t^2 / 2, highest power first,
+# and log(2) in two parts.
+LOGF = _numbers(
+    "7.0376836292e-2 -1.1514610310e-1 1.1676998740e-1 -1.2420140846e-1 1.4249322787e-1 "
+    "-1.6668057665e-1 2.0000714765e-1 -2.4999993993e-1 3.3333331174e-1"
+)
+LOG2_LOW, LOG2_HIGH = -2.12194440e-4, 0.693359375
 
 
 def erfinv(x: torch.Tensor) -> torch.Tensor:
@@ -107,7 +114,22 @@ def _log1p(x: torch.Tensor) -> torch.Tensor:
     ratio = _polynomial(x, LOG1P_OVER) / _polynomial(x, LOG1P_UNDER)
     square = x * x
     small = x + (-0.5 * square + x * square * ratio)
-    return torch.where(x.abs() < LOG1P_SMALL, small, torch.log(1 + x))
+    return torch.where(x.abs() < LOG1P_SMALL, small, _log(1 + x))
+
+
+def _log(x: torch.Tensor) -> torch.Tensor:
+    """XLA's log on a CPU of normal numbers; in float64 torch's is within one unit of it."""
+    if x.dtype != torch.float32:
+        return torch.log(x)
+    mantissa, exponent = torch.frexp(x)
+    low = mantissa < torch.tensor(0.5**0.5)
+    t = torch.where(low, 2 * mantissa, mantissa) - 1
+    exponent = (exponent - low.int()).float()
+    cube = t * t * t
+    first, second, third = (_polynomial(t, LOGF[start : start + 3]) for start in (0, 3, 6))
+    y = _fused(_fused(first, cube, second), cube, third)
+    y = _fused(y, cube, LOG2_LOW * exponent)
+    return _fused(torch.full_like(t, LOG2_HIGH), exponent, (t - 0.5 * (t * t)) + y)
 
 
 def _polynomial(x: torch.Tensor, coefficients: Sequence[float]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from flaxnets.bridge.convert import BridgeError, load_state_dict, state_dict
 from flaxnets.bridge.files import load, read, save, write
+from flaxnets.bridge.optimizer import load_optimizer_state_dict, optimizer_state_dict
 from flaxnets.bridge.rules import Leaf, TorchOnly, register
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "Leaf",
     "TorchOnly",
     "load",
+    "load_optimizer_state_dict",
     "load_state_dict",
+    "optimizer_state_dict",
     "read",
     "register",
     "save",

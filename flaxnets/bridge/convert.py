@@ -29,6 +29,13 @@ class Entry(NamedTuple):
     variable: nnx.Variable
     leaf: Leaf
 
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """The shape of the weight in torch's layout; nothing is allocated."""
+        flat = np.broadcast_to(np.False_, self.variable.shape)
+        pattern = self.leaf.to_torch()
+        return rearrange(flat, pattern).shape if pattern else flat.shape
+
 
 def modules(model: nnx.Module) -> Iterator[tuple[tuple[str | int, ...], str, nnx.Module]]:
     """Every module inside a model and itself: Flax path, torch name, module, as defined."""
@@ -40,12 +47,19 @@ def _modules(node: Any, path: tuple[str | int, ...], name: tuple[str, ...]) -> I
         children: Any = list(enumerate(node))
     elif isinstance(node, nnx.Module):
         yield path, ".".join(name), node
-        children = [(key, value) for key, value in vars(node).items() if key[:1] != "_"]
+        children = [(key, value) for key, value in _attributes(node) if key[:1] != "_"]
     else:
         return
     for key, value in children:
         transparent = isinstance(node, nnx.Sequential) and key == "layers"
         yield from _modules(value, (*path, key), name if transparent else (*name, str(key)))
+
+
+def _attributes(node: nnx.Module) -> list[tuple[str, Any]]:
+    """A module's attributes as they were defined: `nnx.merge` sorts all but this record."""
+    own = vars(node)
+    order = dict.fromkeys([*getattr(node, "_pytree__nodes", ()), *own])
+    return [(key, own[key]) for key in order if key in own]
 
 
 def entries(model: nnx.Module) -> list[Entry]:
@@ -56,7 +70,7 @@ def entries(model: nnx.Module) -> list[Entry]:
     """
     found = []
     for path, prefix, module in modules(model):
-        own = {key: value for key, value in vars(module).items() if _is_weight(value)}
+        own = {key: value for key, value in _attributes(module) if _is_weight(value)}
         given = rule(type(module))
         if given is None:
             # A network's own bare parameters: torch's name and torch's layout.
@@ -84,6 +98,15 @@ def _torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
     }
 
 
+def _tied(model: nnx.Module) -> dict[str, str]:
+    """What torch holds under two names and Flax once: the copy's name and the weight's."""
+    return {
+        _join(prefix, copy): _join(prefix, weight)
+        for _, prefix, module in modules(model)
+        for copy, weight in getattr(module, "tied_weights", {}).items()
+    }
+
+
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
@@ -94,6 +117,10 @@ def _is_weight(value: Any) -> bool:
 
 def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
     """A model's weights under torch's names, in torch's layouts.
+
+    A weight that the model shares (`tied_weights`, a class's mapping of the name of each copy to
+    the name of its weight) stands under all its names, as in torch's `state_dict`; of `values`
+    under its own alone, as in torch's `named_parameters`.
 
     Args:
         model: any NNX model whose layers the bridge has rules for.
@@ -119,6 +146,8 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
             continue
         array = _arrange(np.asarray(value), entry.leaf.to_torch())
         state[entry.name] = array.astype(entry.leaf.torch_dtype or array.dtype)
+    if given is None:
+        state |= {copy: state[weight] for copy, weight in _tied(model).items()}
     return state
 
 
@@ -128,11 +157,12 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     Args:
         model: any NNX model whose layers the bridge has rules for.
         state: arrays by torch name; torch's own tensors will do. All of the model's weights
-            and nothing else, each with the model's dtype.
+            and nothing else, each with the model's dtype. The copy of a shared weight is its
+            equal to the last bit, or left out, as Hugging Face leaves it out of files.
 
     Raises:
-        BridgeError: with every missing and unexpected name and every wrong shape and dtype;
-            the model is then as it was.
+        BridgeError: with every missing and unexpected name, every wrong shape and dtype and
+            every copy that differs from its weight; the model is then as it was.
 
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
@@ -142,6 +172,9 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
     findings = []
+    for copy, source in _tied(model).items():
+        if copy in arrays and source in arrays and not _same(arrays.pop(copy), arrays[source]):
+            findings.append(f"{copy} differs from {source}, to which it is tied")
     for name in known - arrays.keys():
         findings.append(f"missing {name}")
     for name in arrays.keys() - known:
@@ -152,15 +185,13 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     ready = {}
     for name in wanted.keys() & arrays.keys():
         entry, array = wanted[name], arrays[name]
-        target = entry.variable[...]
-        shape = _arrange(np.empty(target.shape, np.bool_), entry.leaf.to_torch()).shape
-        dtype = np.dtype(entry.leaf.torch_dtype or target.dtype)
-        if misfits := _misfits(name, array, shape, dtype):
+        dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
+        if misfits := _misfits(name, array, entry.torch_shape, dtype):
             findings += misfits
             continue
-        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(target.dtype)
-        if dtype != target.dtype and not np.array_equal(ready[name].astype(dtype), array):
-            findings.append(f"{name} holds values that {target.dtype} does not")
+        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
+        if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
+            findings.append(f"{name} holds values that {entry.variable.dtype} does not")
     if findings:
         raise BridgeError("weights do not fit: " + "; ".join(sorted(findings)))
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
@@ -175,6 +206,11 @@ def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> lis
     if array.dtype != dtype:
         return [f"{name} has dtype {array.dtype}, not {dtype}"]
     return []
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays are equal to the last bit, NaN included."""
+    return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:

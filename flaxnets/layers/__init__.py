@@ -42,6 +42,7 @@ from flaxnets.layers.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from flaxnets.layers.attention import MultiheadAttention, attend, attention_weights
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.layers.dropout import (
@@ -121,9 +122,17 @@ from flaxnets.layers.pooling import (
     MinPool2d,
     MinPool3d,
 )
+from flaxnets.layers.positional import LearnedPositionalEncoding, SinusoidalPositionalEncoding
 from flaxnets.layers.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from flaxnets.layers.resize import Upsample
 from flaxnets.layers.shape import CenterCrop, Flatten, PixelShuffle, PixelUnshuffle, Unflatten
+from flaxnets.layers.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "Linear",
@@ -167,6 +176,16 @@ __all__ = [
     "RNNCell",
     "LSTMCell",
     "GRUCell",
+    "MultiheadAttention",
+    "attend",
+    "attention_weights",
+    "Transformer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "SinusoidalPositionalEncoding",
+    "LearnedPositionalEncoding",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",

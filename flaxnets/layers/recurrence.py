@@ -184,6 +184,11 @@ def recur(
     return _forward(cell, reverse, z, weights, state, keep)[0]
 
 
+# Compiled once a cell, direction and shape, so that eager calls do not compile the loop anew.
+_compiled = functools.partial(jax.jit, static_argnums=(0, 1))
+
+
+@_compiled
 def _forward(
     cell: Cell, reverse: bool, z: Array, weights: Weights, state: State, keep: Array | None
 ) -> tuple[tuple[Array, State], Any]:
@@ -199,6 +204,7 @@ def _forward(
     return (states[0], last), (weights, state, keep, states, saved)
 
 
+@_compiled
 def _backward(cell: Cell, reverse: bool, residuals: Any, cotangents: Any) -> tuple:
     weights, state, keep, states, saved = residuals
     outputs, last = cotangents

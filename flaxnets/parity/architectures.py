@@ -12,9 +12,11 @@ from flaxnets import specs
 from flaxnets.parity.checks import check
 from flaxnets.parity.pair import draw
 from flaxnets.parity.report import Report
+from flaxnets.parity.trajectory import BATCHES, Task
 from flaxnets.specs import Input, Spec
 from flaxnets.summary import count_parameters
 from flaxnets.training import objectives
+from torch_ref.training import objectives as torch_objectives
 
 BATCH = 4
 MOST_WEIGHTS = 3_000_000  # variants above are for training, not for every run of the suite
@@ -37,6 +39,7 @@ def check_architecture(
     name: str,
     variant: str = "default",
     checks: Sequence[str] | None = None,
+    methods: Sequence[str] = ("adam",),
     **overrides: Any,
 ) -> Report:
     """All checks, or those named, on the twins of an architecture.
@@ -45,6 +48,7 @@ def check_architecture(
         name: of the architecture.
         variant: one of its named sizes.
         checks: names from `CHECKS`; None for all.
+        methods: names from `METHODS` that `trajectory` trains with.
         **overrides: spec fields that replace the variant's.
 
     Raises:
@@ -63,19 +67,29 @@ def check_architecture(
         checks,
         name=name,
         variant=variant,
-        objectives=objectives.phases(spec.task, spec.outputs),
-        batch=batch(spec),
+        task=task(spec) if spec.task else None,
+        methods=methods,
     )
 
 
-def batch(spec: Spec) -> tuple[Any, np.ndarray | None]:
-    """Random examples, real ones between 0 and 1 as images are, and random targets.
+def task(spec: Spec) -> Task:
+    """What the twins are trained on: their own objectives, with random batches.
 
-    >>> inputs, labels = batch(specs.make("lenet", "tiny"))
-    >>> inputs.shape, labels.shape
-    ((4, 11, 13, 2), (4,))
+    >>> images, labels = task(specs.make("lenet", "tiny")).batches[0]
+    >>> images.shape, labels.shape
+    ((4, 18, 18, 2), (4,))
     """
-    rng = np.random.Generator(np.random.Philox(0))
+    return Task(
+        objectives.phases(spec.task, spec.outputs),
+        torch_objectives.phases(spec.task, spec.outputs),
+        spec.examples(BATCH),
+        [_batch(spec, seed) for seed in range(BATCHES)],
+    )
+
+
+def _batch(spec: Spec, seed: int) -> tuple[Any, np.ndarray | None]:
+    """Random examples, real ones between 0 and 1 as images are, and random targets."""
+    rng = np.random.Generator(np.random.Philox(seed))
 
     def drawn(wanted: Input) -> np.ndarray:
         return rng.random(wanted.shape, np.float32) if wanted.high is None else draw(rng, wanted)

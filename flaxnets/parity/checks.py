@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +20,20 @@ from flaxnets.parity.diagnosis import explain
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.report import Compared, Report, Row
 from flaxnets.parity.trace import Fault
+from flaxnets.parity.trajectory import (
+    METHODS,
+    Task,
+    any_task,
+    compare_steps,
+    flax_steps,
+    torch_steps,
+)
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
-from flaxnets.training.objectives import Objective, apply
 from torch_ref.arrays import tensors
 
 STEPS = 3  # of training, where steps are compared with each other
-NOISE = 1e-12  # an update that is this much smaller than the largest is a rounded zero
+NOISE = 1e-12  # what is this much smaller than the largest of its kind is a rounded zero
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
 FLOAT32_DRAWS = 16
@@ -52,15 +59,17 @@ class Finding(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is checked: a pair, and the objectives and batch that its training step takes."""
+    """What is checked: a pair, what it is trained on and the methods it is trained with."""
 
     pair: Pair
-    objectives: Mapping[str, Objective]
-    batch: Any
+    task: Task
+    methods: Sequence[str]
 
     def step(self, dtype: str, optimizer: optax.GradientTransformation) -> TrainStep:
         """The training step of the Flax model."""
-        phases = [Phase(objective, optimizer, part) for part, objective in self.objectives.items()]
+        phases = [
+            Phase(objective, optimizer, part) for part, objective in self.task.objectives.items()
+        ]
         return TrainStep(self.pair.flax_model(dtype), *phases)
 
 
@@ -116,7 +125,7 @@ def gradients(subject: Subject) -> Finding:
     other = subject.pair.flax_result(truth)
     if not truth.gradients and not other.gradients:
         return Finding(0.0, tolerances.FLOAT64, "no parameter and no real input")
-    return _judged(truth.gradients, other.gradients)
+    return _judged(truth.gradients, other.gradients, tolerances.SMALLEST)
 
 
 def round_trip(subject: Subject) -> Finding:
@@ -200,7 +209,7 @@ def compiled(subject: Subject) -> Finding:
     outputs = compare(eager, _numpy(named(jitted(state, inputs))))
 
     step = subject.step("float64", optimizers.sgd(1e-4, momentum=0.9))
-    batch = _batch(subject.batch, "float64")
+    batch = _batch(subject.task.batches[0], "float64")
     scanned, _ = step.many(
         jax.tree.map(jnp.copy, step.state),
         jax.tree.map(lambda x: jnp.broadcast_to(x, (STEPS, *x.shape)), batch),
@@ -219,7 +228,7 @@ def compiled(subject: Subject) -> Finding:
 
 def lowering(subject: Subject) -> Finding:
     """The training step lowers for cpu, cuda and tpu, donates its state, calls no host."""
-    batch = _batch(subject.batch, "float32")
+    batch = _batch(subject.task.batches[0], "float32")
     with jax.enable_x64(False):
         step = subject.step("float32", optimizers.adam())
         called = re.search(r"\b\w*callback\b", str(jax.make_jaxpr(step.pure)(step.state, batch)))
@@ -255,9 +264,11 @@ def float32(subject: Subject) -> Finding:
             exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
             if np.isinf((form := compare(torchs, flaxs)).error):
                 return Finding(np.inf, tolerances.FLOAT32_FLOOR, form.worst)
-            for name, value in exact.items():
-                theirs.setdefault(name, []).append(_gap(value, torchs[name]))
-                mine.setdefault(name, []).append(_gap(value, flaxs[name]))
+            largest = max((np.max(np.abs(x), initial=0.0) for x in exact.values()), default=0.0)
+            for name, value in _without_noise(exact).items():
+                scale = np.max(np.abs(value), initial=0.0) or largest
+                theirs.setdefault(name, []).append(_gap(value, torchs[name], scale))
+                mine.setdefault(name, []).append(_gap(value, flaxs[name], scale))
     worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
     for name, gaps in mine.items():
         long_sum = name in pair.weights and pair.weights[name].ndim < 2
@@ -269,6 +280,26 @@ def float32(subject: Subject) -> Finding:
     return worst
 
 
+def trajectory(subject: Subject) -> Finding:
+    """Steps of training agree in float64: loss, gradients, moments, updates and statistics."""
+    worst = Finding(0.0, tolerances.FLOAT64, "nothing")
+    for name in subject.methods:
+        method = METHODS[name]
+        steps = zip(
+            torch_steps(subject.pair, subject.task, method),
+            flax_steps(subject.pair, subject.task, method),
+            strict=True,
+        )
+        for number, (truth, other) in enumerate(steps, 1):
+            found = compare_steps(truth, other)
+            if worst.worst == "nothing" or found.error > worst.error:
+                where = f"{found.worst} in step {number} of {name}"
+                worst = Finding(found.error, tolerances.FLOAT64, where)
+            if found.error > tolerances.FLOAT64:
+                return worst
+    return worst
+
+
 CHECKS: dict[str, Callable[[Subject], Finding]] = {
     check.__name__: check
     for check in (
@@ -277,6 +308,7 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
         intermediates,
         gradients,
         buffers,
+        trajectory,
         round_trip,
         initialisation,
         compiled,
@@ -294,8 +326,8 @@ def check(
     *,
     name: str = "model",
     variant: str = "default",
-    objectives: Mapping[str, Objective] | None = None,
-    batch: Any = None,
+    task: Task | None = None,
+    methods: Sequence[str] = ("adam",),
     seed: int = 0,
 ) -> Report:
     """Prove, or disprove, that a Flax and a torch model are the same function.
@@ -311,23 +343,22 @@ def check(
         checks: names from `CHECKS`; None for all.
         name: of the pair, for the report.
         variant: of the pair, for the report.
-        objectives: of the training step in `compiled` and `lowering`, by the part of the model
-            that each moves ("" for all); None for a mean square of the outputs.
-        batch: what they are called with; None for (inputs, None).
+        task: what the pair is trained on in `trajectory`, `compiled` and `lowering`; None for a
+            mean of the sine of all outputs, with inputs drawn as for the other checks.
+        methods: names from `METHODS` that `trajectory` trains with.
         seed: of the random weights and inputs.
 
     Raises:
         KeyError: an unknown check.
         bridge.BridgeError: weights of one side without a counterpart on the other.
     """
-    for unknown in [check for check in checks or () if check not in CHECKS]:
-        raise KeyError(f"check {unknown!r} is unknown; use {', '.join(CHECKS)}")
+    for kind, known, chosen in (("check", CHECKS, checks or ()), ("method", METHODS, methods)):
+        for unknown in set(chosen) - known.keys():
+            raise KeyError(f"{kind} {unknown!r} is unknown; use {', '.join(known)}")
     rows = []
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         pair = Pair(flax_model, torch_model, inputs, seed)
-        subject = Subject(
-            pair, objectives or {"": _projection}, (pair.values, None) if batch is None else batch
-        )
+        subject = Subject(pair, task or any_task(pair), methods)
         for chosen in checks or CHECKS:
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
@@ -361,22 +392,11 @@ def _run(chosen: Callable[[Subject], Finding], subject: Subject) -> Finding:
         return Finding(np.inf, 0.0, f"{type(error).__name__}: {first_line}")
 
 
-def _projection(model: Any, batch: Any, rngs: nnx.Rngs) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """An objective for any model: a mean square of its outputs, each with its own weight.
-
-    Without the weights it would be flat behind a normalisation, whose mean square is fixed.
-    """
-    inputs, _ = batch
-    loss = jnp.zeros(())
-    for output in named(apply(model, rngs, *inputs)).values():
-        weights = jnp.linspace(0, 1, output.size, dtype=output.dtype).reshape(output.shape)
-        loss += jnp.mean(weights * output**2)
-    return loss, {}
-
-
-def _judged(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Finding:
+def _judged(
+    truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], floor: float = 0.0
+) -> Finding:
     """The finding of two collections of float64 arrays."""
-    error, worst = compare(truth, other)
+    error, worst = compare(truth, other, floor)
     return Finding(error, tolerances.FLOAT64, worst, compared(truth, other))
 
 
@@ -398,27 +418,33 @@ def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
         [np.asarray(new) - np.asarray(old) for new, old in zip(news, olds, strict=True)]
         for news, olds in ((after.params, before.params), (after.rest, before.rest))
     )
-    sizes = [np.max(np.abs(update), initial=0.0) for update in params]
-    # A gradient that is zero (of a bias in front of BatchNorm) is computed as rounding noise.
-    noise = NOISE * max(sizes, default=0.0)
-    params = [u if size > noise else 0 * u for u, size in zip(params, sizes, strict=True)]
-    return {
-        f"update of {kind} {index}": update
-        for kind, updates in (("parameter", params), ("buffer", buffers))
-        for index, update in enumerate(updates)
-    }
+    found = {f"update of parameter {index}": update for index, update in enumerate(params)}
+    moved = {f"update of buffer {index}": update for index, update in enumerate(buffers)}
+    return _without_noise(found) | moved
+
+
+def _without_noise(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of one kind, with zeros for those that are zero but for rounding.
+
+    The gradients of a bias in front of BatchNorm and of the keys' bias in attention are such.
+    """
+    sizes = {name: np.max(np.abs(array), initial=0.0) for name, array in arrays.items()}
+    noise = NOISE * max(sizes.values(), default=0.0)
+    return {n: array if sizes[n] > noise else np.zeros_like(array) for n, array in arrays.items()}
 
 
 class Gap(NamedTuple):
-    """The largest difference from the truth, and the truth's largest magnitude."""
+    """The largest difference from the truth, and the magnitude to judge it by.
+
+    That is the truth's own largest magnitude, or where the truth is zero that of its kind.
+    """
 
     error: float
     scale: float
 
 
-def _gap(truth: np.ndarray, other: np.ndarray) -> Gap:
-    error = np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)
-    return Gap(float(error), float(np.max(np.abs(truth), initial=0.0)))
+def _gap(truth: np.ndarray, other: np.ndarray, scale: float) -> Gap:
+    return Gap(float(np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)), float(scale))
 
 
 def _typical(gaps: list[Gap]) -> float:

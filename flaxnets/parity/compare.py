@@ -17,8 +17,13 @@ class Difference(NamedTuple):
     worst: str
 
 
-def relative_error(truth: np.ndarray, other: np.ndarray) -> float:
+def relative_error(truth: np.ndarray, other: np.ndarray, least: float = 0.0) -> float:
     """Largest difference over the largest magnitude of the truth; NaN or infinity is infinite.
+
+    Args:
+        truth: what is right.
+        other: what is judged.
+        least: what the difference is divided by where the truth is smaller.
 
     >>> relative_error(np.array([4.0, 0.0]), np.array([4.0, 1.0]))
     0.25
@@ -27,7 +32,7 @@ def relative_error(truth: np.ndarray, other: np.ndarray) -> float:
     if not (np.isfinite(truth).all() and np.isfinite(other).all()):
         return np.inf
     gap = np.max(np.abs(truth - other), initial=0.0)
-    scale = np.max(np.abs(truth), initial=0.0)
+    scale = np.max(np.abs(truth), initial=least)
     if scale == 0:
         return np.inf if gap else 0.0
     return float(gap / scale)
@@ -71,13 +76,23 @@ def _statistics(array: np.ndarray | None) -> Statistics | None:
     return Statistics(*map(float, figures))
 
 
-def compare(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> Difference:
+def compare(
+    truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], floor: float = 0.0
+) -> Difference:
     """The worst of all arrays; names, shapes and dtypes have to be the same.
+
+    Args:
+        truth: arrays by name.
+        other: those that are judged.
+        floor: share of the largest magnitude of all arrays that one is judged against if its
+            own is smaller.
 
     >>> compare({"a": np.ones(2)}, {"a": np.ones(3)})
     Difference(error=inf, worst='a: shape (3,) is not (2,)')
     """
     worst = Difference(0.0, "")
+    finite = (np.abs(array[np.isfinite(array)]) for array in truth.values())
+    least = floor * max((float(np.max(x, initial=0.0)) for x in finite), default=0.0)
     for name in sorted(truth.keys() | other.keys()):
         if name not in truth or name not in other:
             side = "second" if name in truth else "first"
@@ -89,7 +104,7 @@ def compare(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) ->
             dtypes = f"{other[name].dtype} is not {truth[name].dtype}"
             found = Difference(np.inf, f"{name}: dtype {dtypes}")
         else:
-            found = Difference(relative_error(truth[name], other[name]), name)
+            found = Difference(relative_error(truth[name], other[name], least), name)
         if not worst.worst or found.error > worst.error:
             worst = found
     if not worst.worst:

@@ -80,10 +80,15 @@ class Pair:
 
     def _draw(self, seed: int) -> None:
         rng = np.random.Generator(np.random.Philox(seed))
-        self.weights = {
-            name: _random_weight(rng, name, value.numpy())
-            for name, value in self._torch.state_dict().items()
-        }
+        self.weights: dict[str, np.ndarray] = {}
+        shared: dict[int, str] = {}  # the first name of every tensor
+        for name, value in self._torch.state_dict(keep_vars=True).items():
+            first = shared.setdefault(id(value), name)
+            self.weights[name] = (
+                _random_weight(rng, name, value.detach().numpy())
+                if first == name
+                else self.weights[first]
+            )
         self.inputs, self.values = _draw_inputs(rng, self._given)
         self._cotangent_seed = int(rng.integers(2**31))
 
@@ -195,7 +200,7 @@ class Pair:
             with replay(index, draws):
                 outputs = named(model(*self.redrawn(index).torch_inputs()))
         state = {name: value.numpy() for name, value in model.state_dict().items()}
-        buffers = state.keys() - dict(model.named_parameters()).keys()
+        buffers = state.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
         return Trained(
             {name: output.detach().numpy() for name, output in outputs.items()},
             {name: state[name] for name in buffers},
@@ -217,7 +222,7 @@ class Pair:
                 apply(nnx.merge(graph, state, copy=True), nnx.Rngs(jax.random.key(0)), *inputs)
             )
 
-        return _draws(jax.make_jaxpr(forward)(state, self.flax_inputs()).jaxpr)
+        return draws_of(jax.make_jaxpr(forward)(state, self.flax_inputs()).jaxpr)
 
     def flax_trained(self, passes: int) -> Trained:
         """Training-mode passes of the Flax model: last outputs, buffers, draws of one pass."""
@@ -281,6 +286,7 @@ class Pair:
 
         def record(name):
             def hook(module, inputs, output):
+                output = self._padded(output, getattr(module, "batch_first", False))
                 _record(found, name, output, lambda x: x.detach().numpy())
 
             return hook
@@ -290,6 +296,15 @@ class Pair:
                 module.register_forward_hook(record(name))
         model(*self.torch_inputs())
         return found
+
+    def _padded(self, output: Any, batch_first: bool) -> Any:
+        """An output whose packed sequences are padded to the length of the inputs."""
+        if isinstance(output, PackedSequence):
+            total = max(d.shape[d.axes.index("t")] for d in self.inputs if "t" in d.axes)
+            return pad_packed_sequence(output, batch_first, total_length=total)[0]
+        if isinstance(output, tuple):
+            return tuple(self._padded(entry, batch_first) for entry in output)
+        return output
 
     def flax_intermediates(self) -> dict[str, np.ndarray]:
         """The output of every submodule of the Flax model, float64, by torch name and call."""
@@ -305,7 +320,7 @@ class Pair:
         return found
 
 
-def _draws(jaxpr: Any) -> list[tuple[int, ...]]:
+def draws_of(jaxpr: Any) -> list[tuple[int, ...]]:
     """The shapes of the random arrays that a computation draws, in order."""
     shapes = []
     for equation in jaxpr.eqns:
@@ -313,7 +328,7 @@ def _draws(jaxpr: Any) -> list[tuple[int, ...]]:
             shapes.append(tuple(equation.params["shape"]))
         for value in equation.params.values():
             if hasattr(value, "jaxpr"):
-                shapes += _draws(value.jaxpr)
+                shapes += draws_of(value.jaxpr)
     return shapes
 
 

@@ -5,6 +5,11 @@
 # results by 1e-6 and more; 1e-10 lies far from both.
 FLOAT64 = 1e-10
 
+# A gradient that is zero in exact arithmetic (of a bias in front of a normalisation, of a key's
+# bias) is rounding noise, 1e-17 where others are 1. Gradients, and what optimizers make of them,
+# are judged against at least this share of the largest.
+SMALLEST = 1e-4
+
 # In float32 Flax may be this many times as far from the float64 truth as torch is: sums are
 # ordered differently, which changes the worst entry of a tensor by less than 2.
 FLOAT32_RATIO = 2.0

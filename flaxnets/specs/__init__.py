@@ -60,7 +60,8 @@ class Spec(abc.ABC):
     """A network's description; fields are checked for their type when it is made.
 
     Attributes:
-        task: names the objective that the network is trained with.
+        task: names the objective that the network is trained with; "" for a part of others,
+            which is not trained alone.
         data: names the data set that it is trained on unless another is asked for.
     """
 

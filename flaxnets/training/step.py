@@ -4,6 +4,7 @@ The state is a tuple of flat leaves, so that a call costs the same few microseco
 however deep the model is, and Python never loops over parameters.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ class Phase(NamedTuple):
 
     Attributes:
         objective: the loss, see `flaxnets.training.objectives`.
-        optimizer: any optax transformation.
+        optimizer: any optax transformation; one that asks for a `value` gets the loss.
         part: the attribute of the model whose parameters are trained; "" for all of them.
     """
 
@@ -72,9 +73,10 @@ class TrainStep:
         params, rest = jax.tree.map(jnp.copy, (params, rest))
         paths, self._params_tree = jax.tree.flatten_with_path(params)
         flat_params = [leaf for _, leaf in paths]
+        self._paths = [tuple(entry.key for entry in path[:-1]) for path, _ in paths]
         flat_rest, self._rest_tree = jax.tree.flatten(rest)
         self._chosen = [
-            [i for i, (path, _) in enumerate(paths) if phase.part in ("", _first(path))]
+            [i for i, path in enumerate(self._paths) if phase.part in ("", path[0])]
             for phase in phases
         ]
         for phase, chosen in zip(phases, self._chosen, strict=True):
@@ -98,11 +100,19 @@ class TrainStep:
 
     def pure(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The step as a pure function: what `__call__` compiles."""
+        after, metrics, _ = self.watched(state, batch)
+        return after, metrics
+
+    def watched(
+        self, state: TrainState, batch: Any
+    ) -> tuple[TrainState, dict[str, jax.Array], list[list[jax.Array]]]:
+        """The step as a pure function that gives the gradients of every phase, too."""
         params, rest = list(state.params), state.rest
         moments = jax.tree.unflatten(self._moments_tree, state.moments)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         losses: list[jax.Array] = []
         metrics: dict[str, jax.Array] = {}
+        gradients: list[list[jax.Array]] = []
         for index, (phase, chosen) in enumerate(zip(self._phases, self._chosen, strict=True)):
 
             def loss_of(own, phase=phase, chosen=chosen, rest=rest):
@@ -116,16 +126,18 @@ class TrainStep:
 
             own = [params[place] for place in chosen]
             grads, (loss, rest, figures) = jax.grad(loss_of, has_aux=True)(own)
-            updates, moments[index] = phase.optimizer.update(grads, moments[index], own)
+            optimizer = optax.with_extra_args_support(phase.optimizer)
+            updates, moments[index] = optimizer.update(grads, moments[index], own, value=loss)
             for place, value in zip(chosen, optax.apply_updates(own, updates), strict=True):
                 params[place] = value
+            gradients.append(grads)
             losses.append(loss)
             metrics |= {f"{phase.part}_loss": loss} if phase.part else {}
             metrics |= figures
         after = TrainState(
             tuple(params), rest, tuple(jax.tree.leaves(moments)), state.key, state.step + 1
         )
-        return after, {"loss": sum(losses[1:], losses[0]), **metrics}
+        return after, {"loss": sum(losses[1:], losses[0]), **metrics}, gradients
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
@@ -144,6 +156,35 @@ class TrainStep:
         copied = jax.tree.map(jnp.copy, (state.params, state.rest))
         return _evaluation_view(self._merge(*copied))
 
+    def tree(self, leaves: Sequence[jax.Array], phase: int | None = None) -> nnx.State:
+        """Arrays at the paths of the parameters that they belong to.
+
+        Args:
+            leaves: one for every parameter, or for every one that the phase moves.
+            phase: its number, from 0.
+        """
+        chosen = range(len(leaves)) if phase is None else self._chosen[phase]
+        whole = dict(zip(chosen, leaves, strict=True))
+        return nnx.from_flat_state(
+            [(path, whole[i]) for i, path in enumerate(self._paths) if i in whole]
+        )
+
+    def moments(self, state: TrainState) -> list[Any]:
+        """The optimizer state of each phase, copied; its trees are lists of parameters."""
+        return jax.tree.unflatten(self._moments_tree, [jnp.copy(leaf) for leaf in state.moments])
+
+    def with_moments(self, state: TrainState, moments: list[Any]) -> TrainState:
+        """A state whose phases go on with other optimizer states, as `moments` gives them.
+
+        Raises:
+            ValueError: moments of another structure.
+        """
+        tree: Any
+        leaves, tree = jax.tree.flatten(moments)
+        if tree != self._moments_tree:
+            raise ValueError(f"moments of structure {tree}, not {self._moments_tree}")
+        return state._replace(moments=tuple(jnp.copy(leaf) for leaf in leaves))
+
     def _scan(self, state, batches):
         return jax.lax.scan(self.pure, state, batches)
 
@@ -151,11 +192,6 @@ class TrainStep:
         params = jax.tree.unflatten(self._params_tree, params)
         rest = jax.tree.unflatten(self._rest_tree, rest)
         return nnx.merge(self._graph, params, rest, copy=True)
-
-
-def _first(path: tuple) -> str:
-    """The attribute that a path begins with."""
-    return str(path[0].key)
 
 
 def _split(model: nnx.Module) -> tuple[Any, Any, Any]:

@@ -1,5 +1,7 @@
 """Weights by torch's names: strict, complete, every dtype, and nothing changed on error."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,40 @@ def test_dtypes_survive(dtype):
     for name, value in twin.state_dict().items():
         assert back[name].dtype == value.dtype
         assert torch.equal(back[name], value)
+
+
+class Shared(nnx.Module):
+    """One table under two names."""
+
+    tied_weights: ClassVar = {"out.weight": "table.weight"}
+
+    def __init__(self, rngs):
+        self.table = layers.Embedding(4, 3, rngs=rngs)
+
+
+def test_shared_weights():
+    """A copy leaves with its weight, wherever the module is, and gradients have one name."""
+    model = nnx.Dict(inner=Shared(nnx.Rngs(0)))
+    state = bridge.state_dict(model)
+    assert list(state) == ["inner.table.weight", "inner.out.weight"]
+    np.testing.assert_array_equal(*state.values())
+    assert list(bridge.state_dict(model, nnx.state(model))) == ["inner.table.weight"]
+
+
+def test_shared_weights_come_back():
+    """A copy is equal or absent; one that differs in a bit or in dtype, or is alone, is refused."""
+    model = Shared(nnx.Rngs(0))
+    table = np.full((4, 3), np.float32(2))
+    bridge.load_state_dict(model, {"table.weight": table})
+    bridge.load_state_dict(model, {"table.weight": -table, "out.weight": -table})
+    np.testing.assert_array_equal(model.table.weight[...], -table)
+    zeros = np.zeros_like(table)
+    for copy in (table, -zeros, zeros.astype(np.float64), zeros[:2]):
+        with pytest.raises(bridge.BridgeError, match=r"out\.weight differs from table\.weight, to"):
+            bridge.load_state_dict(model, {"table.weight": zeros, "out.weight": copy})
+    with pytest.raises(bridge.BridgeError, match=r"missing table\.weight; unexpected out\.weight"):
+        bridge.load_state_dict(model, {"out.weight": table})
+    np.testing.assert_array_equal(model.table.weight[...], -table)
 
 
 def test_all_findings_in_one_error():

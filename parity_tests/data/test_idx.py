@@ -20,7 +20,8 @@ def encode(array):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the four files, one pair gzipped."""
+    """A folder with the four files, one pair gzipped, and what is said about them."""
+    (tmp_path / "README.txt").write_text("Images.")
     rng = np.random.default_rng(0)
     for part, count, pack in (("train", 12, bytes), ("t10k", 4, gzip.compress)):
         images, labels = rng.integers(0, 256, (count, 5, 6)), np.arange(count) % 3

@@ -32,6 +32,16 @@ def test_same_weights_and_inputs():
         assert x.dtype == np.float64
 
 
+def test_shared_weights_stay_shared():
+    """A tensor that torch's module holds under two names is drawn once."""
+    twin = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
+    twin["b"].weight = twin["a"].weight
+    flax = nnx.Dict(a=nnx.Linear(2, 2, rngs=nnx.Rngs(0)), b=nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    weights = parity.Pair(flax, twin, []).weights
+    np.testing.assert_array_equal(weights["a.weight"], weights["b.weight"])
+    assert not np.array_equal(weights["a.bias"], weights["b.bias"])
+
+
 def test_float32_holds_the_float64_weights():
     """Both precisions start from the same numbers."""
     pair = _pair()

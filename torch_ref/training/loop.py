@@ -60,7 +60,7 @@ def fit(
     model.train()
     taken = 0
     for inputs, targets in islice(batches, steps):
-        batch = _inputs(inputs, axes), _target(targets)
+        batch = batch_of(inputs, targets, axes)
         losses: list[torch.Tensor] = []
         metrics: dict[str, torch.Tensor] = {}
         for phase in phases:
@@ -83,10 +83,21 @@ def fit(
         raise TrainingError(f"the batches ended after step {taken} of {steps}; give more")
 
 
+def batch_of(inputs: Any, targets: Any, axes: str | tuple[str, ...]) -> Any:
+    """A batch as objectives take it: tensors, channels first.
+
+    Args:
+        inputs: in Flax's layout, one array or a tuple of several.
+        targets: labels, numbers or None.
+        axes: of the inputs, each.
+    """
+    return _inputs(inputs, axes), None if targets is None else _target(targets)
+
+
 def _inputs(inputs: Any, axes: str | tuple[str, ...]) -> Any:
-    if isinstance(axes, str):
-        return channels_first(tensor(inputs), axes)
-    return tuple(map(_inputs, inputs, axes))
+    if isinstance(inputs, tuple):
+        return tuple(map(_inputs, inputs, together(axes)))
+    return channels_first(tensor(np.asarray(inputs)), together(axes)[0])
 
 
 def _target(targets: np.ndarray) -> torch.Tensor:

@@ -1,0 +1,81 @@
+"""The decoder of the Transformer alone: Vaswani et al. (2017), arXiv 1706.03762."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from flaxnets.specs import Input, Spec, SpecError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerDecoderSpec(Spec):
+    """Decoder layers on top of each other, each of which attends to a memory, too.
+
+    The defaults are those of torch.nn.TransformerDecoderLayer, in the paper's base size (table 3).
+
+    Attributes:
+        d_model: features of each vector.
+        nhead: heads of each attention, which divide them.
+        num_layers: how many layers.
+        dim_feedforward: features between the two dense layers of each.
+        dropout: share that is zeroed in training.
+        activation: between the two dense layers.
+        layer_norm_eps: added to variances.
+        norm_first: whether the input of each block is normalised instead of the sum behind it.
+        bias: whether dense layers, projections and normalisations have biases.
+        final_norm: whether the output is normalised, as with `norm_first` it should be.
+        tgt_len: vectors of a target, where an example of one is needed.
+        memory_len: vectors of a memory, likewise.
+    """
+
+    task: ClassVar[str] = "regression"
+    data: ClassVar[str] = "co2"
+
+    d_model: int = 512
+    nhead: int = 8
+    num_layers: int = 6
+    dim_feedforward: int = 2048
+    dropout: float = 0.1
+    activation: Literal["relu", "gelu"] = "relu"
+    layer_norm_eps: float = 1e-5
+    norm_first: bool = False
+    bias: bool = True
+    final_norm: bool = False
+    tgt_len: int = 20
+    memory_len: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(
+            1, "d_model", "nhead", "num_layers", "dim_feedforward", "tgt_len", "memory_len"
+        )
+        if self.d_model % self.nhead:
+            raise SpecError(
+                f"{self.name}: d_model {self.d_model} is not a multiple of nhead {self.nhead}"
+            )
+        if not 0 <= self.dropout <= 1:
+            raise SpecError(f"{self.name}: dropout {self.dropout} is out of range; use 0 to 1")
+
+    def inputs(self, batch: int) -> tuple[Input, ...]:
+        """A target, and the memory that it attends to."""
+        return (
+            Input(name="tgt", shape=(batch, self.tgt_len, self.d_model), axes="btf"),
+            Input(name="memory", shape=(batch, self.memory_len, self.d_model), axes="btf"),
+        )
+
+    def examples(self, batch: int) -> tuple[Input, ...]:
+        """The last window of a series, and those up to it."""
+        tgt, memory = self.inputs(batch)
+        return replace(tgt, shape=(batch, 1, self.d_model)), memory
+
+    def targets(self, batch: int) -> Input:
+        """The window that follows."""
+        return Input(name="target", shape=(batch, 1, self.d_model), axes="btf")
+
+
+VARIANTS = {
+    "tiny": TransformerDecoderSpec(
+        d_model=6, nhead=2, num_layers=1, dim_feedforward=7, tgt_len=5, memory_len=3
+    ),
+    # Table 3, "big"; its "base" is the default.
+    "big": TransformerDecoderSpec(d_model=1024, nhead=16, dim_feedforward=4096, dropout=0.3),
+}
