@@ -112,7 +112,8 @@ def _classification(chosen: data.Dataset, outputs: np.ndarray) -> Evaluation:
 def _translation(chosen: data.Dataset, outputs: np.ndarray) -> Evaluation:
     def text(tokens: np.ndarray) -> str:
         ends = np.flatnonzero((tokens == END) | (tokens == PAD))
-        return "".join(chosen.labels[token] for token in tokens[: ends[0] if len(ends) else None])
+        known = tokens[: ends[0] if len(ends) else None]
+        return "".join(_word(chosen.labels, token) for token in known)
 
     truth = [text(tokens[1:]) for tokens in chosen.test_targets]  # behind START
     guesses = [text(tokens) for tokens in outputs]
@@ -169,10 +170,13 @@ def _language(spec: specs.Spec, call: Call, chosen: data.Dataset) -> Evaluation:
     guesses = scores.argmax(-1)
     examples = tuple(
         chosen.separator.join(
-            f"[{chosen.words[guesses[row, i]]} ({_verdict(chosen.words[guesses[row, i]], word)})]"
-            if hidden[row, i]
-            else word
-            for i, word in enumerate(_words(chosen, row))
+            f"[{guess} ({_verdict(guess, word)})]" if covered else word
+            for word, guess, covered in zip(
+                _words(chosen, row),
+                [_word(chosen.words, token) for token in guesses[row]],
+                hidden[row],
+                strict=False,
+            )
         )
         for row in _spread(len(tokens))
     )
@@ -188,6 +192,11 @@ def _words(chosen: data.Dataset, row: int) -> list[str]:
     length = more[0].sum() if more else np.count_nonzero(tokens != PAD)
     tokens = tokens[:length]
     return [chosen.words[token] for token in tokens]
+
+
+def _word(words: tuple[str, ...], token: int) -> str:
+    """A word; a network may have room for more than there are."""
+    return words[token] if token < len(words) else f"<{token}>"
 
 
 def _commonest(values: np.ndarray) -> Any:

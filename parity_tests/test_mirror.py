@@ -10,6 +10,24 @@ ROOT = Path(__file__).parents[1]
 # Modules whose tests have another name, and why.
 ELSEWHERE = {
     "flaxnets/layers/init.py": "distributions are checked where layers use them: test_parity.py",
+    **dict.fromkeys(
+        [f"flaxnets/parity/{name}.py" for name in ("attribution", "local")]
+        + [
+            f"flaxnets/parity/mutations/{name}.py"
+            for name in (
+                *("chain", "dense", "images", "mutation"),
+                *("normalization", "programs", "recurrent", "weights"),
+            )
+        ],
+        "planted faults have to be caught at their places: test_mutations.py",
+    ),
+    **dict.fromkeys(
+        [
+            f"flaxnets/parity/hypotheses/{name}.py"
+            for name in ("hypothesis", "maps", "norms", "sequences")
+        ],
+        "one table: test_hypotheses.py",
+    ),
     "flaxnets/parity/tolerances.py": "numbers only; test_mutations.py shows that they bite",
 }
 

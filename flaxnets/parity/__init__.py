@@ -16,10 +16,12 @@ from flaxnets.parity.checks import CHECKS, check
 from flaxnets.parity.pair import Pair
 from flaxnets.parity.report import ParityError, Report, Row
 from flaxnets.parity.trajectory import METHODS, Task
+from flaxnets.parity.verdict import Diagnosis, diagnose
 
 __all__ = [
     "CHECKS",
     "METHODS",
+    "Diagnosis",
     "Pair",
     "ParityError",
     "Report",
@@ -27,5 +29,6 @@ __all__ = [
     "Task",
     "check",
     "check_architecture",
+    "diagnose",
     "variants",
 ]

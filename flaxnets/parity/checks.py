@@ -15,9 +15,11 @@ from flax import nnx
 from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity import tolerances
-from flaxnets.parity.compare import compare
+from flaxnets.parity.compare import compare, compared, errors
+from flaxnets.parity.diagnosis import explain
 from flaxnets.parity.pair import Pair, named
-from flaxnets.parity.report import Report, Row
+from flaxnets.parity.report import Compared, Report, Row
+from flaxnets.parity.trace import Fault
 from flaxnets.parity.trajectory import (
     METHODS,
     Task,
@@ -35,14 +37,25 @@ NOISE = 1e-12  # what is this much smaller than the largest of its kind is a rou
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
 FLOAT32_DRAWS = 16
+FILLING = 2**0.5  # what a weight is multiplied by to fill all bits of its dtype
 
 
 class Finding(NamedTuple):
-    """What a check found: it passes if the error is within the bound."""
+    """What a check found: it passes if the error is within the bound.
+
+    Attributes:
+        error: the largest.
+        bound: that it is judged by.
+        worst: the array that has it.
+        arrays: the worst few, for the report.
+        layers: the error of every submodule's output in data-flow order.
+    """
 
     error: float
     bound: float
     worst: str
+    arrays: tuple[Compared, ...] = ()
+    layers: tuple[tuple[str, float], ...] = ()
 
 
 class Subject(NamedTuple):
@@ -64,7 +77,7 @@ def forward(subject: Subject) -> Finding:
     """Outputs in evaluation mode agree in float64."""
     truth = subject.pair.torch_result()
     other = subject.pair.flax_result(truth)
-    return Finding(*_swap(compare(truth.outputs, other.outputs), tolerances.FLOAT64))
+    return _judged(truth.outputs, other.outputs)
 
 
 def forward_train(subject: Subject) -> Finding:
@@ -72,7 +85,7 @@ def forward_train(subject: Subject) -> Finding:
     ours = subject.pair.flax_trained(1)
     truth = subject.pair.torch_trained(1, ours.draws)
     other = subject.pair.aligned(ours.outputs, truth.outputs)
-    return Finding(*_swap(compare(truth.outputs, other), tolerances.FLOAT64))
+    return _judged(truth.outputs, other)
 
 
 def buffers(subject: Subject) -> Finding:
@@ -81,7 +94,7 @@ def buffers(subject: Subject) -> Finding:
     truth = subject.pair.torch_trained(STEPS, ours.draws)
     if not truth.buffers and not ours.buffers:
         return Finding(0.0, tolerances.FLOAT64, "no buffers")
-    return Finding(*_swap(compare(truth.buffers, ours.buffers), tolerances.FLOAT64))
+    return _judged(truth.buffers, ours.buffers)
 
 
 def intermediates(subject: Subject) -> Finding:
@@ -102,7 +115,8 @@ def intermediates(subject: Subject) -> Finding:
     other = subject.pair.aligned(other, truth)
     if not both and weighty == {""}:  # one bare layer: the output is all there is
         return forward(subject)
-    return Finding(*_swap(compare(truth, other), tolerances.FLOAT64))
+    layers = tuple(errors({k: truth[k] for k in truth if k in other}, other).items())
+    return _judged(truth, other)._replace(layers=layers)
 
 
 def gradients(subject: Subject) -> Finding:
@@ -111,31 +125,52 @@ def gradients(subject: Subject) -> Finding:
     other = subject.pair.flax_result(truth)
     if not truth.gradients and not other.gradients:
         return Finding(0.0, tolerances.FLOAT64, "no parameter and no real input")
-    found = compare(truth.gradients, other.gradients, tolerances.SMALLEST)
-    return Finding(*_swap(found, tolerances.FLOAT64))
+    return _judged(truth.gradients, other.gradients, tolerances.SMALLEST)
 
 
 def round_trip(subject: Subject) -> Finding:
-    """Weights come back bit by bit: Flax, torch, Flax and torch, Flax, torch, in every dtype."""
+    """Weights come back bit by bit: Flax, torch, Flax and torch, Flax, torch, in every dtype.
+
+    Both start from numbers that fill the dtype, set without the bridge.
+    """
     differ = []
     for dtype in ("float32", "float64", "float16", "bfloat16"):
         pair = subject.pair
-        start = bridge.state_dict(pair.flax_model(dtype))
-        torch_model = pair.torch_model(dtype)
-        torch_model.load_state_dict(
-            {name: torch.zeros_like(value) for name, value in torch_model.state_dict().items()}
+        flax_model, torch_model = _filled(pair.flax_model(dtype), pair.torch_model(dtype))
+        start, after = bridge.state_dict(flax_model), pair.torch_model(dtype)
+        after.load_state_dict(tensors(start))
+        flax_after = pair.flax_model(dtype)
+        bridge.load_state_dict(flax_after, {k: np.zeros_like(v) for k, v in start.items()})
+        bridge.load_state_dict(flax_after, after.state_dict())
+        between = pair.flax_model(dtype)
+        bridge.load_state_dict(between, torch_model.state_dict())
+        after.load_state_dict(
+            {name: torch.zeros_like(value) for name, value in after.state_dict().items()}
         )
-        torch_model.load_state_dict(tensors(start))
-        flax_model = pair.flax_model(dtype)
-        bridge.load_state_dict(flax_model, {k: np.zeros_like(v) for k, v in start.items()})
-        bridge.load_state_dict(flax_model, torch_model.state_dict())
+        after.load_state_dict(tensors(bridge.state_dict(between)))
         for there, back in (
-            (_leaves(pair.flax_model(dtype)), _leaves(flax_model)),
-            (_torch_bits(pair.torch_model(dtype)), _torch_bits(torch_model)),
+            (_leaves(flax_model), _leaves(flax_after)),
+            (_torch_bits(torch_model), _torch_bits(after)),
         ):
             assert there.keys() == back.keys()
             differ += [f"{name} in {dtype}" for name in there if there[name] != back[name]]
+    differ = list(dict.fromkeys(differ))
     return Finding(float(len(differ)), tolerances.EXACT, ", ".join(differ) or "all bits")
+
+
+def _filled(
+    flax_model: nnx.Module, torch_model: torch.nn.Module
+) -> tuple[nnx.Module, torch.nn.Module]:
+    """Both models with weights whose last bits are set: a pair's fit into float32."""
+    for entry in entries(flax_model):
+        value = entry.variable[...]
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            entry.variable.set_value(value * jnp.asarray(FILLING, value.dtype))
+    with torch.no_grad():
+        for tensor in torch_model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(FILLING)
+    return flax_model, torch_model
 
 
 def initialisation(subject: Subject) -> Finding:
@@ -189,7 +224,8 @@ def compiled(subject: Subject) -> Finding:
         one_by_one, _ = step(one_by_one, batch)
     truth = _updates(step.state, one_by_one)
     found.append(compare(truth, _updates(step.state, scanned)))
-    return Finding(*_swap(max(found), tolerances.FLOAT64))
+    error, worst = max(found)
+    return Finding(error, tolerances.FLOAT64, worst)
 
 
 def lowering(subject: Subject) -> Finding:
@@ -328,16 +364,22 @@ def check(
         for chosen in checks or CHECKS:
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
+            passed = bool(finding.error <= finding.bound)
+            fault = Fault() if passed else explain(chosen, pair, finding.worst)
             rows.append(
                 Row(
                     architecture=name,
                     variant=variant,
                     check=chosen,
-                    passed=bool(finding.error <= finding.bound),
+                    passed=passed,
                     error=float(finding.error),
                     bound=float(finding.bound),
                     worst=finding.worst,
                     seconds=time.perf_counter() - began,
+                    place=fault.place,
+                    cause=fault.cause,
+                    arrays=finding.arrays,
+                    layers=finding.layers,
                 )
             )
     return Report(rows)
@@ -352,9 +394,12 @@ def _run(chosen: Callable[[Subject], Finding], subject: Subject) -> Finding:
         return Finding(np.inf, 0.0, f"{type(error).__name__}: {first_line}")
 
 
-def _swap(difference: tuple[float, str], bound: float) -> tuple[float, float, str]:
-    error, worst = difference
-    return error, bound, worst
+def _judged(
+    truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], floor: float = 0.0
+) -> Finding:
+    """The finding of two collections of float64 arrays."""
+    error, worst = compare(truth, other, floor)
+    return Finding(error, tolerances.FLOAT64, worst, compared(truth, other))
 
 
 def _batch(batch: Any, dtype: str) -> Any:

@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flaxnets.parity.report import Compared, Statistics
+
+SHOWN = 5  # arrays of a check in a report
+
 
 class Difference(NamedTuple):
     """The largest error and the name of the array that has it."""
@@ -32,6 +36,44 @@ def relative_error(truth: np.ndarray, other: np.ndarray, least: float = 0.0) -> 
     if scale == 0:
         return np.inf if gap else 0.0
     return float(gap / scale)
+
+
+def errors(truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The error of every array of the truth; infinite where the other side's has another form.
+
+    >>> errors({"a": np.ones(2)}, {})
+    {'a': inf}
+    """
+    return {
+        name: relative_error(array, other[name])
+        if name in other and other[name].shape == array.shape
+        else np.inf
+        for name, array in truth.items()
+    }
+
+
+def compared(
+    truth: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
+) -> tuple[Compared, ...]:
+    """The worst few arrays with both sides' statistics.
+
+    >>> compared({"a": np.ones(2)}, {})[0].flax is None
+    True
+    """
+    found = errors(truth, other) | {name: np.inf for name in other if name not in truth}
+    worst = sorted(found, key=lambda name: -found[name])[:SHOWN]
+    return tuple(
+        Compared(name, found[name], _statistics(truth.get(name)), _statistics(other.get(name)))
+        for name in worst
+    )
+
+
+def _statistics(array: np.ndarray | None) -> Statistics | None:
+    if array is None or not array.size:
+        return None
+    array = array.astype(np.float64)
+    figures = array.mean(), array.std(), array.min(), array.max()
+    return Statistics(*map(float, figures))
 
 
 def compare(

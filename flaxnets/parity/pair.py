@@ -207,6 +207,23 @@ class Pair:
             list(draws),
         )
 
+    def flax_draws(self) -> list[tuple[int, ...]]:
+        """The shapes of the random arrays that a training-mode pass of the Flax model draws."""
+        model = nnx.view(
+            self.flax_model(),
+            deterministic=False,
+            use_running_average=False,
+            raise_if_not_found=False,
+        )
+        graph, state = nnx.split(model)
+
+        def forward(state, inputs):
+            return named(
+                apply(nnx.merge(graph, state, copy=True), nnx.Rngs(jax.random.key(0)), *inputs)
+            )
+
+        return draws_of(jax.make_jaxpr(forward)(state, self.flax_inputs()).jaxpr)
+
     def flax_trained(self, passes: int) -> Trained:
         """Training-mode passes of the Flax model: last outputs, buffers, draws of one pass."""
         model = self.flax_model()
@@ -220,7 +237,7 @@ class Pair:
             outputs = named(apply(model, nnx.Rngs(jax.random.key(seed)), *inputs))
             return outputs, nnx.state(model)
 
-        draws = draws_of(jax.make_jaxpr(forward)(state, self.flax_inputs(), 0).jaxpr)
+        draws = self.flax_draws()
         jitted = self._compiled.setdefault("forward in training", jax.jit(forward))
         for index in range(passes):
             outputs, state = jitted(state, self.redrawn(index).flax_inputs(), index)
