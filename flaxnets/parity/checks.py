@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -363,7 +363,7 @@ def check(
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
             passed = bool(finding.error <= finding.bound)
-            fault = Fault() if passed else explain(chosen, pair, finding.worst)
+            fault = Fault() if passed else explain(chosen, pair, finding.worst, subject.task)
             rows.append(
                 Row(
                     architecture=name,
