@@ -1,5 +1,6 @@
 """A planted fault, the check that has to see it, and ways of planting one."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def call(layer: type, fault: Callable) -> Plant:
     def signed(self, x, *, rngs=None):
         return fault(lambda layer, x: original(layer, x, rngs=rngs), self, x)
 
-    options = original.__kwdefaults__ or {}
+    options = inspect.signature(original).parameters
     plain = "rngs" in options and "lengths" not in options
     return lambda: mock.patch.object(layer, "__call__", signed if plain else faulty)
 
