@@ -15,7 +15,7 @@ ELSEWHERE = {
         + [
             f"flaxnets/parity/mutations/{name}.py"
             for name in (
-                *("chain", "dense", "images", "mutation"),
+                *("attention", "chain", "dense", "images", "mutation", "training"),
                 *("normalization", "programs", "recurrent", "weights"),
             )
         ],

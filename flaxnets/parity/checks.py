@@ -365,7 +365,7 @@ def check(
             began = time.perf_counter()
             finding = _run(CHECKS[chosen], subject)
             passed = bool(finding.error <= finding.bound)
-            fault = Fault() if passed else explain(chosen, pair, finding.worst)
+            fault = Fault() if passed else explain(chosen, pair, finding.worst, subject.task)
             rows.append(
                 Row(
                     architecture=name,

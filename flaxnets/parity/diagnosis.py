@@ -1,6 +1,8 @@
 """Where two models part first, and why: what stands beside a check that failed."""
 
 import copy
+import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,10 +12,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from flaxnets import bridge
 from flaxnets.parity import attribution, hypotheses, local
+from flaxnets.parity.compare import compare, relative_error
 from flaxnets.parity.observations import agree, relation
 from flaxnets.parity.pair import Pair, named
-from flaxnets.parity.tolerances import FLOAT64
+from flaxnets.parity.tolerances import FLOAT64, SMALLEST
 from flaxnets.parity.trace import (
+    Arrays,
     Call,
     Fault,
     Run,
@@ -24,18 +28,23 @@ from flaxnets.parity.trace import (
     one_line,
     torch_run,
 )
+from flaxnets.parity.trajectory import FLOORED, METHODS, Task, flax_steps, torch_steps
 
 
-def explain(check: str, pair: Pair, worst: str) -> Fault:
+def explain(check: str, pair: Pair, worst: str, task: Task | None = None) -> Fault:
     """The place and likely cause of a check's failure; never raises.
 
     Args:
         check: its name.
         pair: of models.
         worst: what the check itself found.
+        task: that the pair was trained on.
     """
     try:
-        found = EXPLANATIONS.get(check, _unknown)(pair, worst)
+        if check == "trajectory" and task is not None:
+            found = of_trajectory(pair, worst, task)
+        else:
+            found = EXPLANATIONS.get(check, _unknown)(pair, worst)
         return found if found.place else Fault(worst, found.cause)
     except Exception as error:  # a diagnosis must not hide the finding that it is about
         return Fault(worst, f"not diagnosed ({one_line(error)})")
@@ -241,9 +250,11 @@ def of_gradients(pair: Pair, worst: str) -> Fault:
                 )
     reference = pair.torch_result()
     found_by_flax = pair.flax_result(reference).gradients
+    largest = max(np.max(np.abs(array), initial=0.0) for array in reference.gradients.values())
     for name in reversed(_ordered(theirs, reference.gradients)):
         array, taken = reference.gradients[name], found_by_flax[name]
-        if not agree(array, taken):
+        error = relative_error(array, taken, SMALLEST * largest)
+        if error > FLOAT64:
             return Fault(name, "gradient " + (relation(array, taken) or "differs"))
     return Fault()
 
@@ -337,6 +348,53 @@ def _buffer(
                 if agree(update(old, new, momentum, count), other):
                     return text
     return relation(truth, other)
+
+
+def of_trajectory(pair: Pair, worst: str, task: Task) -> Fault:
+    """The first of loss, gradient, moment, update and statistic that differs in a step."""
+    where = re.search(r" in step (\d+) of (.+)$", worst)
+    if where is None:
+        return Fault()
+    number, method = int(where[1]), METHODS[where[2]]
+    steps = zip(torch_steps(pair, task, method), flax_steps(pair, task, method), strict=True)
+    truth, other = next(itertools.islice(steps, number - 1, None))
+    for kind, left, right in zip(truth._fields, truth, other, strict=True):
+        floor = SMALLEST if kind in FLOORED else 0.0
+        if not (left or right) or compare(left, right, floor).error <= FLOAT64:
+            continue
+        name = _first(left, right, floor)
+        if kind in ("metrics", "gradients") and (found := of_training(pair, worst)).place:
+            return found
+        if name in left and name in right:
+            how = relation(left[name], right[name])
+        else:
+            how = f"{'Flax' if name in left else 'torch'} has none"
+        place = f"update of {name}" if kind == "updates" else name
+        return Fault(place, f"{WHOSE[kind]} in step {number} of {where[2]}: {how or 'differs'}")
+    return Fault()
+
+
+def _first(left: Arrays, right: Arrays, floor: float) -> str:
+    """The first array, as the model defines them, that differs by more than rounding."""
+    largest = max((np.max(np.abs(array), initial=0.0) for array in left.values()), default=0.0)
+    names = [*left, *(name for name in right if name not in left)]
+    for name in names:
+        if name not in left or name not in right:
+            return name
+        size = np.max(np.abs(left[name]), initial=0.0)
+        if size >= floor * largest and not agree(left[name], right[name]):
+            return name
+    return compare(left, right, floor).worst
+
+
+# Whose fault the first difference of a step is, where everything in front of it agrees.
+WHOSE = {
+    "metrics": "the objective",
+    "gradients": "the gradient of the objective",
+    "moments": "the optimizer's moments",
+    "updates": "the optimizer's rule, its rate or clipping",
+    "statistics": "the running statistics",
+}
 
 
 def of_round_trip(pair: Pair, worst: str) -> Fault:

@@ -77,7 +77,9 @@ def _factor(factor: float, shape: tuple[int, ...]) -> str:
     """A factor and, where it is one, the name that it goes by."""
     known = [(float(size), f"the size of axis {axis}") for axis, size in enumerate(shape)]
     for n in range(3, 65):
-        known += [(n / (n - 1), f"n/(n-1) of n = {n}"), (n**0.5, f"sqrt({n})")]
+        known += [(n / (n - 1), f"n/(n-1) of n = {n}")]
+        if math.isqrt(n) ** 2 != n:
+            known += [(n**0.5, f"sqrt({n})")]
     known += [(1 / value, f"1 over {name}") for value, name in known if value]
     name = next((name for value, name in known if math.isclose(factor, value, rel_tol=1e-9)), "")
     size = "larger" if abs(factor) > 1 else "smaller"

@@ -7,7 +7,16 @@ check that has to fail and the place that the report has to point at.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flaxnets.parity.mutations import dense, images, normalization, programs, recurrent, weights
+from flaxnets.parity.mutations import (
+    attention,
+    dense,
+    images,
+    normalization,
+    programs,
+    recurrent,
+    training,
+    weights,
+)
 from flaxnets.parity.mutations.mutation import Caught, Mutation
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -15,6 +24,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     *images.MUTATIONS,
     *normalization.MUTATIONS,
     *recurrent.MUTATIONS,
+    *attention.MUTATIONS,
+    *training.MUTATIONS,
     *weights.MUTATIONS,
     *programs.MUTATIONS,
 )

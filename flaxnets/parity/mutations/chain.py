@@ -136,6 +136,14 @@ CHAINS: dict[str, Callable[[], Parts]] = {
     ),
     "prelu": lambda: _chain(ROWS, dense=_dense(), act=(layers.PReLU(6), torch.nn.PReLU(6))),
     "elu": lambda: _chain(ROWS, dense=_dense(), act=(layers.ELU(0.5), torch.nn.ELU(0.5))),
+    "dense": lambda: _chain(ROWS, dense=_dense()),
+    "attention": lambda: _chain(
+        Input(name="x", shape=(3, 5, 6), axes="btf"),
+        att=(
+            Causal(layers.MultiheadAttention(6, 2, batch_first=True, rngs=nnx.Rngs(0))),
+            TorchCausal(torch.nn.MultiheadAttention(6, 2, batch_first=True)),
+        ),
+    ),
     "gru": lambda: _chain(
         STEPS,
         rnn=(
@@ -181,3 +189,28 @@ class TorchFirst(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs only."""
         return self.layer(x)[0]
+
+
+class Causal(nnx.Module):
+    """Attention of a sequence to what came before."""
+
+    def __init__(self, layer: nnx.Module) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Any) -> Any:
+        """Outputs only."""
+        later = jnp.triu(jnp.ones((x.shape[1], x.shape[1]), bool), 1)
+        return self.layer(x, x, x, attn_mask=later, need_weights=False)[0]
+
+
+class TorchCausal(torch.nn.Module):
+    """The same in torch."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs only."""
+        later = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)
+        return self.layer(x, x, x, attn_mask=later, need_weights=False)[0]

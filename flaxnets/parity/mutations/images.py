@@ -48,9 +48,8 @@ MUTATIONS = (
         "flipped kernel",
         "forward",
         call(layers.Conv2d, _spatial_flip),
-        "conv",
+        "conv1",
         "flipped kernel",
-        "convolution",
     ),
     Mutation(
         "padding off by one pixel",

@@ -1,5 +1,6 @@
 """A planted fault, the check that has to see it, and ways of planting one."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Mutation:
         cause: a part of the cause that it has to give.
         architecture: that shows it, or a chain of layers from `chain.CHAINS`.
         overrides: of the architecture's tiny spec.
+        methods: of training, for the check `trajectory`.
     """
 
     name: str
@@ -54,16 +56,19 @@ class Mutation:
     cause: str = ""
     architecture: str = "lenet"
     overrides: dict[str, Any] = field(default_factory=dict)
+    methods: tuple[str, ...] = ("adam",)
 
     def row(self) -> Row:
         """The row of the check while the fault is there."""
         with self.plant():
             if self.architecture in chain.CHAINS:
                 flax, twin, inputs = chain.CHAINS[self.architecture]()
-                report = check(flax, twin, inputs, [self.check], name=self.architecture)
+                report = check(
+                    flax, twin, inputs, [self.check], name=self.architecture, methods=self.methods
+                )
             else:
                 report = check_architecture(
-                    self.architecture, "tiny", [self.check], **self.overrides
+                    self.architecture, "tiny", [self.check], methods=self.methods, **self.overrides
                 )
         return report.rows[0]
 
@@ -84,7 +89,7 @@ def call(layer: type, fault: Callable) -> Plant:
     def signed(self, x, *, rngs=None):
         return fault(lambda layer, x: original(layer, x, rngs=rngs), self, x)
 
-    options = original.__kwdefaults__ or {}
+    options = inspect.signature(original).parameters
     plain = "rngs" in options and "lengths" not in options
     return lambda: mock.patch.object(layer, "__call__", signed if plain else faulty)
 
