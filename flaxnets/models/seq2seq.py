@@ -70,7 +70,9 @@ class BahdanauAttention(nnx.Module):
     ) -> tuple[Float[Array, "b a"], Float[Array, "b s"]]:
         """The weighted sum and the weights."""
         scores = self.Va(jnp.tanh(self.Wa(query)[:, None] + memory.keys))[..., 0]
-        weights = jax.nn.softmax(jnp.where(memory.present, scores, -jnp.inf))
+        # In float32 at least: the sum of a row's exponentials would lose most of bfloat16's digits.
+        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        weights = jax.nn.softmax(jnp.where(memory.present, wide, -jnp.inf)).astype(scores.dtype)
         return jnp.einsum("bs,bsa->ba", weights, memory.annotations), weights
 
 

@@ -117,8 +117,8 @@ def _rounding(pair: Pair, truth: Call, other: Call, dtype: str) -> str:
             side: gap(pair, exact, found[name])
             for side, found in (("eager", eager), ("jitted", jitted))
         }
-        floor = 2 * ROUNDING[dtype] * (tolerances.FLOAT32_LONG_SUM / 2.0**-23)
-        bound = max(tolerances.FLOAT32_RATIO * theirs, floor)
+        floor = 2 * ROUNDING[dtype] * tolerances.LONG_SUM
+        bound = max(tolerances.RATIO * theirs, floor)
         if mine["jitted"] > bound >= mine["eager"]:
             return f"XLA's: {_precision(mine['jitted'])} only when compiled"
         if mine["eager"] > bound:

@@ -36,7 +36,7 @@ STEPS = 3  # of training, where steps are compared with each other
 NOISE = 1e-12  # what is this much smaller than the largest of its kind is a rounded zero
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
-FLOAT32_DRAWS = 16
+ROUNDING_DRAWS = 16
 FILLING = 2**0.5  # what a weight is multiplied by to fill all bits of its dtype
 
 
@@ -250,32 +250,42 @@ def lowering(subject: Subject) -> Finding:
 
 
 def float32(subject: Subject) -> Finding:
-    """Outputs and gradients in float32 are about as near to the float64 truth as torch's.
+    """Outputs and gradients in float32 are about as near to the float64 truth as torch's."""
+    return _rounding(subject, "float32", 2.0**-23, ROUNDING_DRAWS)
+
+
+def bfloat16(subject: Subject) -> Finding:
+    """The same in bfloat16, weights and inputs rounded beforehand."""
+    return _rounding(subject, "bfloat16", 2.0**-7, ROUNDING_DRAWS)
+
+
+def _rounding(subject: Subject, dtype: str, unit: float, draws: int) -> Finding:
+    """How near outputs and gradients are to the truth, judged by torch's own distance.
 
     Errors and magnitudes are medians over several draws of weights and inputs: one draw is
     noise, and in some a gradient is almost zero or a ReLU's input rounds to the other side.
     """
     theirs: dict[str, list[Gap]] = {}
     mine: dict[str, list[Gap]] = {}
-    for seed in range(FLOAT32_DRAWS):
-        pair = subject.pair.redrawn(seed)
-        truth, reference = pair.torch_result(), pair.torch_result("float32")
+    for seed in range(draws):
+        pair = subject.pair.redrawn(seed).rounded(dtype)
+        truth, reference = pair.torch_result(), pair.torch_result(dtype)
         with jax.enable_x64(False):
-            ours = pair.flax_result(reference, "float32")
+            ours = pair.flax_result(reference, dtype)
         for kind in ("outputs", "gradients"):
             exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
             if np.isinf((form := compare(torchs, flaxs)).error):
-                return Finding(np.inf, tolerances.FLOAT32_FLOOR, form.worst)
+                return Finding(np.inf, tolerances.FLOOR * unit, form.worst)
             largest = max((np.max(np.abs(x), initial=0.0) for x in exact.values()), default=0.0)
             for name, value in _without_noise(exact).items():
                 scale = np.max(np.abs(value), initial=0.0) or largest
                 theirs.setdefault(name, []).append(_gap(value, torchs[name], scale))
                 mine.setdefault(name, []).append(_gap(value, flaxs[name], scale))
-    worst = Finding(0.0, tolerances.FLOAT32_FLOOR, "nothing")
+    worst = Finding(0.0, tolerances.FLOOR * unit, "nothing")
     for name, gaps in mine.items():
         long_sum = name in pair.weights and pair.weights[name].ndim < 2
-        floor = tolerances.FLOAT32_LONG_SUM if long_sum else tolerances.FLOAT32_FLOOR
-        bound = max(tolerances.FLOAT32_RATIO * _typical(theirs[name]), floor)
+        floor = (tolerances.LONG_SUM if long_sum else tolerances.FLOOR) * unit
+        bound = max(tolerances.RATIO * _typical(theirs[name]), floor)
         found = Finding(_typical(gaps), bound, name)
         if worst.worst == "nothing" or found.error / bound > worst.error / worst.bound:
             worst = found
@@ -316,6 +326,7 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
         compiled,
         lowering,
         float32,
+        bfloat16,
     )
 }
 

@@ -17,6 +17,7 @@ from flax import nnx
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from flaxnets import bridge
+from flaxnets.bridge.convert import as_numpy
 from flaxnets.recording import recorded
 from flaxnets.specs import Input
 from flaxnets.training.objectives import apply
@@ -98,6 +99,13 @@ class Pair:
         other._draw(seed)
         return other
 
+    def rounded(self, dtype: str) -> "Pair":
+        """The same models with weights and inputs that a dtype holds exactly."""
+        other = copy.copy(self)
+        other.weights = {name: _round(value, dtype) for name, value in self.weights.items()}
+        other.values = tuple(_round(value, dtype) for value in self.values)
+        return other
+
     def flax_model(self, dtype: str = "float64") -> nnx.Module:
         """The Flax model with the pair's weights in a dtype, in evaluation mode."""
         graph, state = nnx.split(self._flax)
@@ -143,10 +151,10 @@ class Pair:
             loss = loss + (output * tensor(cotangent).to(output.dtype)).sum()
         found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
         gradients = {
-            name: (torch.zeros_like(value) if gradient is None else gradient).numpy()
+            name: as_numpy(torch.zeros_like(value) if gradient is None else gradient)
             for (name, value), gradient in zip(wanted.items(), found, strict=True)
         }
-        return Result({n: o.detach().numpy() for n, o in outputs.items()}, gradients)
+        return Result({name: as_numpy(output) for name, output in outputs.items()}, gradients)
 
     def flax_result(self, reference: Result, dtype: str = "float64") -> Result:
         """The same of the Flax model; layouts are read off the reference."""
@@ -339,6 +347,10 @@ def _factory(model: Any, kind: type) -> Callable[[int], Any]:
 def _cast(value: Any, dtype: str) -> Any:
     floating = jnp.issubdtype(value.dtype, jnp.floating)
     return value.astype(jnp.dtype(dtype)) if floating else value
+
+
+def _round(value: np.ndarray, dtype: str) -> np.ndarray:
+    return _cast(_cast(value, dtype), str(value.dtype))
 
 
 def _random_weight(rng: np.random.Generator, name: str, start: np.ndarray) -> np.ndarray:
