@@ -399,11 +399,10 @@ WHOSE = {
 
 def of_round_trip(pair: Pair, worst: str) -> Fault:
     """The first weight that does not come back, and in which dtypes."""
-    first, *_ = worst.split(", ")
-    name, _, _ = first.partition(" in ")
-    dtypes = [
-        part.partition(" in ")[2] for part in worst.split(", ") if part.startswith(f"{name} ")
-    ]
+    found = [part.partition(" in ") for part in worst.split(", ")]
+    differ = {name for name, _, _ in found}
+    name = next((name for name in pair.weights if name in differ), found[0][0])
+    dtypes = [dtype for differing, _, dtype in found if differing == name]
     return Fault(name, f"its bits change in {', '.join(dtypes)}")
 
 

@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from unittest import mock
+
+import jax
 
 from flaxnets.bridge import Leaf, TorchOnly, rules
 from flaxnets.parity.architectures import check_architecture
@@ -99,6 +101,21 @@ def replaced(place: Any, name: str, fault: Any) -> Plant:
     return lambda: mock.patch.object(place, name, fault)
 
 
+def untraced(place: Any, name: str, fault: Any) -> Plant:
+    """As `replaced`, of what JAX keeps traced: neither the right one nor the fault may stay."""
+
+    @contextmanager
+    def enter():
+        jax.clear_caches()
+        try:
+            with mock.patch.object(place, name, fault):
+                yield
+        finally:
+            jax.clear_caches()
+
+    return enter
+
+
 def constructed(layer: type, **options: Any) -> Plant:
     """A layer whose constructor is given other options than those that it was called with."""
     original = layer.__init__  # type: ignore[misc]
@@ -114,15 +131,3 @@ def constructed(layer: type, **options: Any) -> Plant:
 def ruled(layer: type, *leaves: Leaf | TorchOnly) -> Plant:
     """Another bridge rule for a layer."""
     return lambda: mock.patch.dict(rules.RULES, {layer: leaves})
-
-
-def both(*plants: Plant) -> Plant:
-    """Several faults at once."""
-
-    def enter():
-        stack = ExitStack()
-        for plant in plants:
-            stack.enter_context(plant())
-        return stack
-
-    return enter

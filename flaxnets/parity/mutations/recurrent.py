@@ -7,7 +7,7 @@ from flaxnets import layers
 from flaxnets.layers import recurrence, recurrent
 from flaxnets.models.char_rnn import CharRNN
 from flaxnets.models.rnn import RNN
-from flaxnets.parity.mutations.mutation import Mutation, replaced
+from flaxnets.parity.mutations.mutation import Mutation, replaced, untraced
 
 TAGGER = "lstm_tagger"
 PLAIN = {"bidirectional": False, "dropout": 0.0, "num_layers": 1}
@@ -141,7 +141,7 @@ MUTATIONS = (
     Mutation(
         "reset before the matrix product",
         "forward",
-        replaced(recurrence.Gated, "forward", _reset_first),
+        untraced(recurrence.Gated, "forward", _reset_first),
         "rnn.layer",
         "reset before",
         "gru",
@@ -149,7 +149,7 @@ MUTATIONS = (
     Mutation(
         "update gate the other way round",
         "forward",
-        replaced(recurrence.Gated, "forward", _update_reversed),
+        untraced(recurrence.Gated, "forward", _update_reversed),
         "rnn.layer",
         "update gate the other way round",
         "gru",
@@ -157,7 +157,7 @@ MUTATIONS = (
     Mutation(
         "gradient of tanh left out",
         "gradients",
-        replaced(recurrence.Elman, "backward", _no_slope),
+        untraced(recurrence.Elman, "backward", _no_slope),
         "rnn.layer",
         "gradient of its input 0",
         "elman",
@@ -165,7 +165,7 @@ MUTATIONS = (
     Mutation(
         "gradient of the cell state not carried back",
         "gradients",
-        replaced(recurrence.LongShort, "backward", _forgotten),
+        untraced(recurrence.LongShort, "backward", _forgotten),
         "rnn.layer",
         "gradient of its input 0",
         "lstm",

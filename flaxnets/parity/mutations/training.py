@@ -23,10 +23,14 @@ def _decoupled(**options):
     return optimizers.adamw(amsgrad=True, **options)
 
 
+def _norm(grads):
+    return jnp.sqrt(sum(jnp.sum(grad**2) for grad in grads))
+
+
 def _clip(share):
     def clip_grad_norm(max_norm):
         def clip(grads, params=None):
-            return [grad * share(max_norm, optax.global_norm(grads)) for grad in grads]
+            return [grad * share(max_norm, _norm(grads)) for grad in grads]
 
         return optax.stateless(clip)
 
@@ -106,8 +110,8 @@ MUTATIONS = (
         "RMSprop not centred",
         "trajectory",
         _optimizer("rmsprop", lambda options: {**options, "centered": False}),
-        "grad_avg of dense.weight",
-        "Flax has none",
+        "momentum_buffer of dense.weight",
+        "the optimizer's moments in step 1",
         "dense",
         methods=("rmsprop centered",),
     ),
