@@ -117,7 +117,7 @@ def _rounding(pair: Pair, truth: Call, other: Call, dtype: str) -> str:
             side: gap(pair, exact, found[name])
             for side, found in (("eager", eager), ("jitted", jitted))
         }
-        floor = 2 * ROUNDING[dtype] * tolerances.LONG_SUM
+        floor = 2 * ROUNDING[dtype] * tolerances.FLOOR
         bound = max(tolerances.RATIO * theirs, floor)
         if mine["jitted"] > bound >= mine["eager"]:
             return f"XLA's: {_precision(mine['jitted'])} only when compiled"

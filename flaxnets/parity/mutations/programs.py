@@ -13,9 +13,9 @@ def _only_when_traced(call, layer, x):
     return call(layer, x * 1.001 if isinstance(x, jax.core.Tracer) else x)
 
 
-def _rounded(dtype):
+def _rounded(dtype, of=jnp.float32):
     def fault(call, layer, x):
-        return call(layer, x.astype(dtype).astype(x.dtype) if x.dtype == jnp.float32 else x)
+        return call(layer, x.astype(dtype).astype(x.dtype) if x.dtype == of else x)
 
     return fault
 
@@ -106,5 +106,13 @@ MUTATIONS = (
         "conv",
         "as of float16",
         "convolution",
+    ),
+    Mutation(
+        "bfloat16 rounded to 8 bits",
+        "bfloat16",
+        call(layers.Linear, _rounded(jnp.float8_e4m3fn, jnp.bfloat16)),
+        "linear1",
+        "ours",
+        "feedforward",
     ),
 )
