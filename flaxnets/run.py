@@ -24,6 +24,10 @@ from flaxnets.training import Phase, objectives, optimizers
 from flaxnets.training.loop import TrainingError
 from flaxnets.training.progress import ProgressLog
 
+OptimizerName = Literal[
+    "sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"
+]
+WITH_BETAS = ("adam", "adamw", "adamax", "nadam", "radam")
 STEPS, BATCH_SIZE, LR = 500, 64, 1e-3  # where neither user nor network says otherwise
 
 
@@ -40,7 +44,7 @@ class Recipe:
         batch_size: examples a batch; 64, or all if there are fewer.
         optimizer: with torch's defaults but for what is given here.
         lr: learning rate; 0.001 if nothing is said.
-        betas: of adam and adamw.
+        betas: of the optimizers of Adam's family.
         noise: standard deviation of the noise that a reconstruction has to take away.
         seed: of weights, order of examples and random numbers.
     """
@@ -51,7 +55,7 @@ class Recipe:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    optimizer: OptimizerName | None = None
     lr: float | None = None
     betas: tuple[float, float] | None = None
     noise: float = 0.0
@@ -67,8 +71,10 @@ class Recipe:
             raise TrainingError(f"lr {self.lr} is not a positive number")
         if self.noise < 0:
             raise TrainingError(f"noise {self.noise} is negative; use 0 or more")
-        if self.betas and self.optimizer == "sgd":
-            raise TrainingError(f"betas {self.betas} are of adam and adamw, not of sgd")
+        if self.betas and self.optimizer not in (None, *WITH_BETAS):
+            raise TrainingError(
+                f"betas {self.betas} are of {', '.join(WITH_BETAS)}, not of {self.optimizer}"
+            )
 
     def settled(self, spec: specs.Spec, examples: int) -> "Recipe":
         """The recipe with nothing left open, for a network and a number of examples."""

@@ -172,7 +172,10 @@ def test_recipes(name, recipe, wanted):
         ({"steps": 1, "epochs": 1}, "steps 1 and epochs 1: give one of them"),
         ({"lr": float("nan")}, "lr nan is not a positive number"),
         ({"noise": -1.0}, "noise -1.0 is negative"),
-        ({"betas": (0.5, 0.9), "optimizer": "sgd"}, "are of adam and adamw, not of sgd"),
+        (
+            {"betas": (0.5, 0.9), "optimizer": "sgd"},
+            "are of adam, adamw, adamax, nadam, radam, not of sgd",
+        ),
     ],
 )
 def test_wrong_recipe(fields, message):
