@@ -97,7 +97,7 @@ class Seq2SeqTransformerSpec(Spec):
         """Adam with the paper's second beta, at a rate that a small Transformer stands."""
         return {
             "optimizer": "adam",
-            "lr": 3e-3,
+            "lr": 1.5e-3,
             "betas": (0.9, 0.98),
             "batch_size": 64,
             "steps": 1000,

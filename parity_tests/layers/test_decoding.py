@@ -16,8 +16,8 @@ from flaxnets.parity.pair import Pair
 from flaxnets.specs import END, PAD, START
 from torch_ref.layers import decoding as torch_decoding
 
-B, K, D, LENGTH = 4, 5, 3, 3
-RNG = np.random.default_rng(3)
+B, K, D, LENGTH = 9, 5, 3, 4
+RNG = np.random.default_rng(42)
 TABLES = [RNG.standard_normal(shape) for shape in ((K, D), (D, D), (D, K), (LENGTH, K))]
 STATE, MEMORY = RNG.standard_normal((B, D)), RNG.standard_normal((B, K))
 
@@ -27,8 +27,8 @@ def step_of(xp):
     embedding, carry, out, places = (xp.asarray(table) for table in TABLES)
 
     def step(tokens, position, state, memory):
-        state = xp.tanh(embedding[tokens] + state @ carry)
-        return 2 * state @ out + places[position] + memory[0], state
+        state = xp.tanh(embedding[tokens] + 2 * state @ carry)
+        return 3 * state @ out + places[position] + memory[0], state
 
     return step
 
