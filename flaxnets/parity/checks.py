@@ -19,6 +19,7 @@ from flaxnets.parity.compare import compare, compared, errors
 from flaxnets.parity.diagnosis import explain
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.report import Compared, Report, Row
+from flaxnets.parity.rounding import rounding, without_noise
 from flaxnets.parity.trace import Fault
 from flaxnets.parity.trajectory import (
     METHODS,
@@ -33,10 +34,8 @@ from flaxnets.training import Phase, TrainStep, optimizers
 from torch_ref.arrays import tensors
 
 STEPS = 3  # of training, where steps are compared with each other
-NOISE = 1e-12  # what is this much smaller than the largest of its kind is a rounded zero
 MOST_DRAWS = 64  # fresh models whose initial weights are pooled
 ENOUGH = 16384  # initial numbers of one parameter
-ROUNDING_DRAWS = 16
 FILLING = 2**0.5  # what a weight is multiplied by to fill all bits of its dtype
 
 
@@ -254,45 +253,12 @@ def lowering(subject: Subject) -> Finding:
 
 def float32(subject: Subject) -> Finding:
     """Outputs and gradients in float32 are about as near to the float64 truth as torch's."""
-    return _rounding(subject, "float32", 2.0**-23, ROUNDING_DRAWS)
+    return Finding(*rounding(subject.pair, "float32", 2.0**-23))
 
 
 def bfloat16(subject: Subject) -> Finding:
     """The same in bfloat16, weights and inputs rounded beforehand."""
-    return _rounding(subject, "bfloat16", 2.0**-7, ROUNDING_DRAWS)
-
-
-def _rounding(subject: Subject, dtype: str, unit: float, draws: int) -> Finding:
-    """How near outputs and gradients are to the truth, judged by torch's own distance.
-
-    Errors and magnitudes are medians over several draws of weights and inputs: one draw is
-    noise, and in some a gradient is almost zero or a ReLU's input rounds to the other side.
-    """
-    theirs: dict[str, list[Gap]] = {}
-    mine: dict[str, list[Gap]] = {}
-    for seed in range(draws):
-        pair = subject.pair.redrawn(seed).rounded(dtype)
-        truth, reference = pair.torch_result(), pair.torch_result(dtype)
-        with jax.enable_x64(False):
-            ours = pair.flax_result(reference, dtype)
-        for kind in ("outputs", "gradients"):
-            exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
-            if np.isinf((form := compare(torchs, flaxs)).error):
-                return Finding(np.inf, tolerances.FLOOR * unit, form.worst)
-            largest = max((np.max(np.abs(x), initial=0.0) for x in exact.values()), default=0.0)
-            for name, value in _without_noise(exact).items():
-                scale = np.max(np.abs(value), initial=0.0) or largest
-                theirs.setdefault(name, []).append(_gap(value, torchs[name], scale))
-                mine.setdefault(name, []).append(_gap(value, flaxs[name], scale))
-    worst = Finding(0.0, tolerances.FLOOR * unit, "nothing")
-    for name, gaps in mine.items():
-        long_sum = name in pair.weights and pair.weights[name].ndim < 2
-        floor = (tolerances.LONG_SUM if long_sum else tolerances.FLOOR) * unit
-        bound = max(tolerances.RATIO * _typical(theirs[name]), floor)
-        found = Finding(_typical(gaps), bound, name)
-        if worst.worst == "nothing" or found.error / bound > worst.error / worst.bound:
-            worst = found
-    return worst
+    return Finding(*rounding(subject.pair, "bfloat16", 2.0**-7))
 
 
 def trajectory(subject: Subject) -> Finding:
@@ -436,37 +402,7 @@ def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:
     )
     found = {f"update of parameter {index}": update for index, update in enumerate(params)}
     moved = {f"update of buffer {index}": update for index, update in enumerate(buffers)}
-    return _without_noise(found) | moved
-
-
-def _without_noise(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of one kind, with zeros for those that are zero but for rounding.
-
-    The gradients of a bias in front of BatchNorm and of the keys' bias in attention are such.
-    """
-    sizes = {name: np.max(np.abs(array), initial=0.0) for name, array in arrays.items()}
-    noise = NOISE * max(sizes.values(), default=0.0)
-    return {n: array if sizes[n] > noise else np.zeros_like(array) for n, array in arrays.items()}
-
-
-class Gap(NamedTuple):
-    """The largest difference from the truth, and the magnitude to judge it by.
-
-    That is the truth's own largest magnitude, or where the truth is zero that of its kind.
-    """
-
-    error: float
-    scale: float
-
-
-def _gap(truth: np.ndarray, other: np.ndarray, scale: float) -> Gap:
-    return Gap(float(np.max(np.abs(truth - other.astype(np.float64)), initial=0.0)), float(scale))
-
-
-def _typical(gaps: list[Gap]) -> float:
-    """The error over several draws, relative to the magnitude over these draws."""
-    error, scale = np.median(gaps, axis=0)
-    return float(error / scale) if scale else float(np.inf if error else 0.0)
+    return without_noise(found) | moved
 
 
 def _leaves(model: nnx.Module) -> dict[str, bytes]:
