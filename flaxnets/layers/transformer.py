@@ -6,7 +6,7 @@ t target, e features.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ ACTIVATIONS: dict[str, Activation] = {"relu": jax.nn.relu, "gelu": _gelu}
 
 class _Layer(nnx.Module):
     """What encoder and decoder layers share: attention to oneself and a network of two layers."""
+
+    has_memory: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -61,6 +63,10 @@ class _Layer(nnx.Module):
         self.self_attn = MultiheadAttention(
             d_model, nhead, dropout, bias, batch_first=batch_first, rngs=rngs
         )
+        if self.has_memory:  # defined here, so that parameters come in torch's order
+            self.multihead_attn = MultiheadAttention(
+                d_model, nhead, dropout, bias, batch_first=batch_first, rngs=rngs
+            )
         self.linear1 = Linear(d_model, dim_feedforward, bias, rngs=rngs)
         self.activation = activation
         self.dropout = Dropout(dropout)
@@ -173,6 +179,8 @@ class TransformerDecoderLayer(_Layer):
     (4, 5, 6)
     """
 
+    has_memory = True
+
     def __init__(
         self,
         d_model: int,
@@ -190,9 +198,6 @@ class TransformerDecoderLayer(_Layer):
         sizes: Any = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps)
         sizes += (batch_first, norm_first, bias)
         super().__init__(*sizes, rngs=rngs)
-        self.multihead_attn = MultiheadAttention(
-            d_model, nhead, dropout, bias, batch_first=batch_first, rngs=rngs
-        )
         self.norm3 = LayerNorm(d_model, layer_norm_eps, bias=bias)
         self.dropout3 = Dropout(dropout)
 
