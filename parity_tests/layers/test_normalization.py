@@ -381,19 +381,24 @@ def test_torch_raises_too():
             theirs(torch.ones(shape))
 
 
-def test_zero_gradient_in_compiled():
-    """A bias in front of BatchNorm, whose gradient is rounding noise, does not fail `compiled`."""
+def test_zero_gradient_in_training():
+    """A bias in front of BatchNorm, whose gradient is rounding noise, fails no check."""
 
     def objective(model, batch, rngs):
         inputs, weights = batch
         return 1e5 * jnp.mean(weights * model(inputs) ** 2), {}  # so large that the noise shows
 
+    def torch_objective(model, batch):
+        inputs, weights = batch
+        return 1e5 * torch.mean(weights.movedim(-1, 1) * model(inputs) ** 2), {}
+
     rng = np.random.default_rng(0)
+    image = Input(name="x", shape=(4, 6, 5, 3), axes="bhwc")
+    batch = rng.standard_normal((4, 6, 5, 3)), rng.random((4, 4, 3, 4))
     parity.check(
         nnx.Sequential(layers.Conv2d(3, 4, 3, rngs=nnx.Rngs(0)), layers.BatchNorm2d(4)),
         torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)),
-        [Input(name="x", shape=(4, 6, 5, 3), axes="bhwc")],
-        ["compiled", "lowering", "float32"],
-        objectives={"": objective},
-        batch=(rng.standard_normal((4, 6, 5, 3)), rng.random((4, 4, 3, 4))),
+        [image],
+        ["compiled", "lowering", "float32", "trajectory"],
+        task=parity.Task({"": objective}, {"": torch_objective}, [image], [batch]),
     ).raise_if_failed()
