@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "flaxnets/layers/init.py": "distributions are checked where layers use them: test_parity.py",
     **dict.fromkeys(
-        [f"flaxnets/parity/{name}.py" for name in ("attribution", "local")]
+        [f"flaxnets/parity/diagnosis/{name}.py" for name in ("attribution", "local")]
         + [
             f"flaxnets/parity/mutations/{name}.py"
             for name in (
@@ -23,7 +23,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         [
-            f"flaxnets/parity/hypotheses/{name}.py"
+            f"flaxnets/parity/diagnosis/hypotheses/{name}.py"
             for name in ("hypothesis", "maps", "norms", "sequences")
         ],
         "one table: test_hypotheses.py",

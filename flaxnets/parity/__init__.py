@@ -13,10 +13,10 @@ True
 
 from flaxnets.parity.architectures import check_architecture, variants
 from flaxnets.parity.checks import CHECKS, check
+from flaxnets.parity.diagnosis.verdict import Diagnosis, diagnose
 from flaxnets.parity.pair import Pair
 from flaxnets.parity.report import ParityError, Report, Row
 from flaxnets.parity.trajectory import METHODS, Task
-from flaxnets.parity.verdict import Diagnosis, diagnose
 
 __all__ = [
     "CHECKS",

@@ -16,11 +16,11 @@ from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity import tolerances
 from flaxnets.parity.compare import compare, compared, errors
-from flaxnets.parity.diagnosis import explain
+from flaxnets.parity.diagnosis.explanation import explain
+from flaxnets.parity.diagnosis.trace import Fault
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.report import Compared, Report, Row
 from flaxnets.parity.rounding import rounding, without_noise
-from flaxnets.parity.trace import Fault
 from flaxnets.parity.trajectory import (
     METHODS,
     Task,

@@ -13,10 +13,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
-from flaxnets.parity.hypotheses.hypothesis import Hypothesis, option, weights
-from flaxnets.parity.hypotheses.maps import AVERAGE_POOL, CONVOLUTION, MAX_POOL, TRANSPOSED
-from flaxnets.parity.hypotheses.norms import BATCH_NORM, NORM
-from flaxnets.parity.hypotheses.sequences import ATTENTION, GRU, LSTM, RNN, reading_padding
+from flaxnets.parity.diagnosis.hypotheses.hypothesis import Hypothesis, option, weights
+from flaxnets.parity.diagnosis.hypotheses.maps import (
+    AVERAGE_POOL,
+    CONVOLUTION,
+    MAX_POOL,
+    TRANSPOSED,
+)
+from flaxnets.parity.diagnosis.hypotheses.norms import BATCH_NORM, NORM
+from flaxnets.parity.diagnosis.hypotheses.sequences import (
+    ATTENTION,
+    GRU,
+    LSTM,
+    RNN,
+    reading_padding,
+)
 
 __all__ = ["FUNCTIONS", "TABLE", "Hypothesis", "of", "reading_padding"]
 

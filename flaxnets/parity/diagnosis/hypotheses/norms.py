@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from torch import nn
 
-from flaxnets.parity.hypotheses.hypothesis import Hypothesis, option, weights
+from flaxnets.parity.diagnosis.hypotheses.hypothesis import Hypothesis, option, weights
 
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-8, 1e-12, 2.0**-23, 2.0**-52, 0.0)
 

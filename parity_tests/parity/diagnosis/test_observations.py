@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxnets.parity.observations import relation
+from flaxnets.parity.diagnosis.observations import relation
 
 T = np.array([[1.0, -2.0, 4.0], [0.5, 3.0, -7.0]])
 RELATIONS = [

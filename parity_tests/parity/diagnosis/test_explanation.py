@@ -5,7 +5,7 @@ import torch
 from flax import nnx
 
 from flaxnets import layers, parity
-from flaxnets.parity import diagnosis
+from flaxnets.parity.diagnosis import explanation
 from flaxnets.parity.mutations.chain import CHAINS
 from flaxnets.parity.mutations.mutation import call
 
@@ -31,7 +31,7 @@ def test_row_of_a_failed_check():
 
 def test_row_of_a_passed_check(monkeypatch):
     """A check that passes is not diagnosed; its arrays are there all the same."""
-    monkeypatch.setitem(diagnosis.EXPLANATIONS, "forward", None)
+    monkeypatch.setitem(explanation.EXPLANATIONS, "forward", None)
     (row,) = parity.check(*CHAINS["gelu"](), ["forward"]).rows
     assert row.passed
     assert (row.place, row.cause) == ("", "")
@@ -44,7 +44,7 @@ def test_failed_diagnosis_keeps_the_finding(monkeypatch):
     def broken(*args):
         raise RuntimeError("no idea")
 
-    monkeypatch.setitem(diagnosis.EXPLANATIONS, "forward", broken)
+    monkeypatch.setitem(explanation.EXPLANATIONS, "forward", broken)
     row = _row("forward")
     assert not row.passed
     assert (row.place, row.cause) == ("output", "not diagnosed (RuntimeError: no idea)")
@@ -53,7 +53,7 @@ def test_failed_diagnosis_keeps_the_finding(monkeypatch):
 def test_unknown_check():
     """A check that nobody taught the diagnosis keeps what it found itself."""
     pair = parity.Pair(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), torch.nn.Linear(2, 2), [])
-    assert diagnosis.explain("speed", pair, "a") == ("a", "")
+    assert explanation.explain("speed", pair, "a") == ("a", "")
 
 
 def test_raising_model_is_located():

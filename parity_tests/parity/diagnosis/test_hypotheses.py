@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flaxnets.parity import hypotheses
+from flaxnets.parity.diagnosis import hypotheses
 
 X = torch.rand(2, 3, 6, 5, dtype=torch.float64)
 

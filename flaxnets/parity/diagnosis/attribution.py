@@ -7,11 +7,12 @@ import jax
 import jax.extend.core
 import numpy as np
 
-from flaxnets.parity import local, tolerances
+from flaxnets.parity import tolerances
 from flaxnets.parity.compare import relative_error
-from flaxnets.parity.observations import ROUNDING, agree
+from flaxnets.parity.diagnosis import local
+from flaxnets.parity.diagnosis.observations import ROUNDING, agree
+from flaxnets.parity.diagnosis.trace import Arrays, Call, Fault, flax_run, gap, inputs, torch_run
 from flaxnets.parity.pair import Pair
-from flaxnets.parity.trace import Arrays, Call, Fault, flax_run, gap, inputs, torch_run
 
 
 def of_compiled(pair: Pair, worst: str) -> Fault:

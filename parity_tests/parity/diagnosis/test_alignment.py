@@ -4,7 +4,7 @@ import torch
 from flax import nnx
 
 from flaxnets import layers
-from flaxnets.parity.alignment import kind, match
+from flaxnets.parity.diagnosis.alignment import kind, match
 
 RNGS = nnx.Rngs(0)
 

@@ -6,8 +6,8 @@ import torch
 from flax import nnx
 
 from flaxnets import parity
+from flaxnets.parity.diagnosis.trace import flax_run, gap, inputs, torch_run
 from flaxnets.parity.mutations.chain import CHAINS
-from flaxnets.parity.trace import flax_run, gap, inputs, torch_run
 
 
 def test_both_sides_alike():

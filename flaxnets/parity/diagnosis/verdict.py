@@ -9,10 +9,10 @@ import torch
 from flax import nnx
 
 from flaxnets import bridge
-from flaxnets.parity.alignment import Match, PartialPair
 from flaxnets.parity.checks import check
-from flaxnets.parity.diagnosis import divergence
-from flaxnets.parity.trace import Fault, Run, flax_run, gap, torch_run
+from flaxnets.parity.diagnosis.alignment import Match, PartialPair
+from flaxnets.parity.diagnosis.explanation import divergence
+from flaxnets.parity.diagnosis.trace import Fault, Run, flax_run, gap, torch_run
 from flaxnets.specs import Input
 
 ORDER = ("forward", "gradients", "buffers", "forward_train")

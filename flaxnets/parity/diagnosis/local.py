@@ -11,8 +11,8 @@ from flax import nnx
 from torch.nn.utils.rnn import PackedSequence
 
 from flaxnets import bridge
+from flaxnets.parity.diagnosis.trace import Arrays, Call, align
 from flaxnets.parity.pair import TORCH_DTYPES, Pair, named
-from flaxnets.parity.trace import Arrays, Call, align
 
 SEED = 0  # of the projection that gradients are taken of
 

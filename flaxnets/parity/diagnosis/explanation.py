@@ -11,12 +11,10 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from flaxnets import bridge
-from flaxnets.parity import attribution, hypotheses, local
 from flaxnets.parity.compare import compare, relative_error
-from flaxnets.parity.observations import agree, relation
-from flaxnets.parity.pair import Pair, named
-from flaxnets.parity.tolerances import FLOAT64, SMALLEST
-from flaxnets.parity.trace import (
+from flaxnets.parity.diagnosis import attribution, hypotheses, local
+from flaxnets.parity.diagnosis.observations import agree, relation
+from flaxnets.parity.diagnosis.trace import (
     Arrays,
     Call,
     Fault,
@@ -28,6 +26,8 @@ from flaxnets.parity.trace import (
     one_line,
     torch_run,
 )
+from flaxnets.parity.pair import Pair, named
+from flaxnets.parity.tolerances import FLOAT64, SMALLEST
 from flaxnets.parity.trajectory import FLOORED, METHODS, Task, flax_steps, torch_steps
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from flaxnets.parity.hypotheses.hypothesis import Hypothesis, option, weights
+from flaxnets.parity.diagnosis.hypotheses.hypothesis import Hypothesis, option, weights
 
 ORDERS = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n")}
 

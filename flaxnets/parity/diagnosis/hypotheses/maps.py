@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 
-from flaxnets.parity.hypotheses.hypothesis import Hypothesis, option, weights
+from flaxnets.parity.diagnosis.hypotheses.hypothesis import Hypothesis, option, weights
 
 
 def _shifted(axis: int, by: int) -> Callable:

@@ -1,0 +1,1 @@
+"""Where two models part first, and why: runs are traced, layers tried alone, causes looked up."""
