@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/flaxnets demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -10,7 +10,13 @@ from flaxnets.summary import count_parameters
 PAIRS = [(name, variant) for name in flaxnets.names() for variant in parity.variants(name)]
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def _of_one_worker(pair):
+    """A pair whose tests all run where its functions are compiled."""
+    name = "-".join(pair)
+    return pytest.param(pair, id=name, marks=pytest.mark.xdist_group(name))
+
+
+@pytest.fixture(scope="module", params=map(_of_one_worker, PAIRS))
 def rows(request):
     """The checks of one pair, all on the same compiled functions."""
     return {row.check: row for row in parity.check_architecture(*request.param).rows}

@@ -109,7 +109,7 @@ METHODS: dict[str, Method] = {
     "sgd nesterov": Method(
         "sgd", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
     ),
-    "adam": Method("adam", {"lr": 0.01, "eps": 1e-4}, clip_norm=1.0),
+    "adam": Method("adam", {"lr": 1e-3, "eps": 1e-4}, clip_norm=1.0),
     "adam default": Method("adam", {"lr": 0.01}),
     "adam amsgrad": Method("adam", {"lr": 0.01, "amsgrad": True, "weight_decay": 0.01}),
     "adamw": Method("adamw", {"lr": 0.01}),
