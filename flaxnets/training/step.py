@@ -109,7 +109,7 @@ class TrainStep:
         """The step as a pure function that gives the gradients of every phase, too."""
         params, rest = list(state.params), state.rest
         moments = jax.tree.unflatten(self._moments_tree, state.moments)
-        key = self._key(state)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         losses: list[jax.Array] = []
         metrics: dict[str, jax.Array] = {}
         gradients: list[list[jax.Array]] = []
@@ -138,11 +138,6 @@ class TrainStep:
             tuple(params), rest, tuple(jax.tree.leaves(moments)), state.key, state.step + 1
         )
         return after, {"loss": sum(losses[1:], losses[0]), **metrics}, gradients
-
-    def loss(self, state: TrainState, batch: Any) -> jax.Array:
-        """The loss of the first phase before a step, as `pure` computes it."""
-        model = self._merge(state.params, state.rest)
-        return self._phases[0].objective(model, batch, nnx.Rngs(self._key(state)))[0]
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
@@ -192,9 +187,6 @@ class TrainStep:
 
     def _scan(self, state, batches):
         return jax.lax.scan(self.pure, state, batches)
-
-    def _key(self, state: TrainState) -> jax.Array:
-        return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
     def _merge(self, params, rest) -> Any:
         params = jax.tree.unflatten(self._params_tree, params)
