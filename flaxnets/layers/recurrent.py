@@ -5,6 +5,7 @@ only: `jax.jvp` of a layer is refused, `jax.hessian` works. Axes: t time, b batc
 h hidden, p projected, n layers times directions.
 """
 
+import abc
 import warnings
 from typing import Any, ClassVar
 
@@ -64,8 +65,9 @@ class _Recurrent(nnx.Module):
     gates: ClassVar[int]
 
     @property
+    @abc.abstractmethod
     def _cell(self) -> Cell:
-        raise NotImplementedError
+        """The arithmetic of one step."""
 
     def __init__(
         self,
@@ -369,8 +371,9 @@ class _RecurrentCell(nnx.Module):
     gates: ClassVar[int]
 
     @property
+    @abc.abstractmethod
     def _cell(self) -> Cell:
-        raise NotImplementedError
+        """The arithmetic of one step."""
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, *, rngs: nnx.Rngs
