@@ -1,10 +1,15 @@
-"""Shared settings of the suite: one torch thread a worker, no progress bars, no preallocation."""
+"""Shared settings of the suite: one torch thread a worker, fast compilation, no preallocation."""
 
 import os
 
 import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# Most tests compile a small program for each of its operations and run it once. The checks that
+# judge optimised code ask for it themselves (flaxnets/parity/pair.py).
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
