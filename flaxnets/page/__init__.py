@@ -1,0 +1,5 @@
+"""Pages that fetch nothing: one skeleton and style for reports of parity, runs and speed."""
+
+from flaxnets.page.document import definitions, document, table
+
+__all__ = ["document", "definitions", "table"]
