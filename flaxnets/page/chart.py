@@ -134,7 +134,7 @@ class _Axis:
         return math.log10(value) if self._logarithmic else value
 
     def ticks(self) -> list[float]:
-        """Round numbers: powers of ten on a logarithmic axis that is long enough, else equal steps."""
+        """Round numbers: powers of ten on a long logarithmic axis, else equal steps."""
         if self._logarithmic:
             low, high = math.floor(math.log10(self._low)), math.ceil(math.log10(self._high))
             every = math.ceil((high - low) / TICKS)
