@@ -178,16 +178,16 @@ def _figures(final: Mapping[str, float]) -> str:
         whose, _, guess = name.partition(OF)
         if guess and whose in final:
             continue
-        guesses = [other for other in final if other.startswith(name + OF)]
-        row = [_words(name), _figure(name, value)]
-        row += [_figure(name, final[guess]) for guess in guesses[:1]] or ["-"]
-        row += [_words(guess.removeprefix(name + OF)) for guess in guesses[:1]] or [""]
-        rows.append(row)
-    if any(row[-1] for row in rows):
-        head = ["on test examples", "network", "trivial guess", "which is"]
-    else:
-        head, rows = ["on test examples", "network"], [row[:2] for row in rows]
-    return f"<h2>Figures</h2>{table(head, rows)}"
+        guesses = [
+            f"{_figure(name, reached)}, {_words(other.removeprefix(name + OF))}"
+            for other, reached in final.items()
+            if other.startswith(name + OF)
+        ]
+        rows.append([_words(name), _figure(name, value), "; ".join(guesses) or "-"])
+    if all(guess == "-" for _, _, guess in rows):
+        rows = [row[:2] for row in rows]
+    head = ["on test examples", "the network", "a trivial guess"]
+    return f"<h2>Figures</h2>{table(head[: len(rows[0])], rows)}"
 
 
 def _figure(name: str, value: float) -> str:
@@ -198,12 +198,12 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _curves(metrics: _Metrics, resumed: Iterable[int]) -> str:
+def _curves(metrics: _Metrics, resumed: Iterable[float]) -> str:
     """A chart for the loss and every other metric, the learning rate last."""
     names = dict.fromkeys([*metrics.training, *metrics.evaluation])
     names = {name: None for name in names if name.partition(OF)[0] not in names or OF not in name}
     order = sorted(names, key=lambda name: (name != "loss", name == "lr"))
-    events = {step: f"resumed at step {step}" for step in resumed}
+    events = {step: f"resumed at step {step:g}" for step in resumed}
     drawn = [_curve(name, metrics, events) for name in order]
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else "<p>No step was taken.</p>"
 
@@ -272,7 +272,7 @@ def _section(title: str, values: Mapping[str, Any]) -> str:
     if not values:
         return ""
     rows = [[_words(name), _value(value)] for name, value in values.items()]
-    return f"<section><h2>{title}</h2>{table([title.lower(), 'value'], rows)}</section>"
+    return f"<section><h2>{title}</h2>{table(['name', 'value'], rows)}</section>"
 
 
 def _value(value: Any) -> str:
