@@ -204,8 +204,11 @@ def _curves(metrics: _Metrics, resumed: Iterable[float]) -> str:
     names = {name: None for name in names if name.partition(OF)[0] not in names or OF not in name}
     order = sorted(names, key=lambda name: (name != "loss", name == "lr"))
     events = {step: f"resumed at step {step:g}" for step in resumed}
-    drawn = [_curve(name, metrics, events) for name in order]
-    return f'<div class="charts">{"".join(drawn)}</div>' if drawn else "<p>No step was taken.</p>"
+    drawn = "".join(_curve(name, metrics, events) for name in order)
+    if not drawn:
+        return "<p>No step was taken.</p>"
+    said = f"<p>Dotted lines: {'; '.join(events.values())}.</p>" if events else ""
+    return f'{said}<div class="charts">{drawn}</div>'
 
 
 def _curve(name: str, metrics: _Metrics, events: Mapping[float, str]) -> str:
@@ -261,8 +264,6 @@ def _examples(folder: Path) -> str:
 
 def _facts(run: Mapping[str, Any]) -> dict[str, str]:
     facts = {name: run.get(name) for name in ("command", "dispatch", "attention", "digest")}
-    if run.get("resumed"):
-        facts["resumed"] = "at step " + ", ".join(map(str, run["resumed"]))
     facts |= run.get("hardware", {})
     return {name: str(value) for name, value in facts.items() if value}
 
