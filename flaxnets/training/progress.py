@@ -6,8 +6,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
 EVALUATION = "eval_"  # how a figure of an evaluation begins
@@ -41,17 +43,18 @@ class ProgressLog:
         self._evaluated: dict[str, float] = {}
         self._waiting = ""  # a line that has not been written yet
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
+            TextColumn("{task.fields[pace]}"),
         )
-        self._task = self._bar.add_task(title, total=steps, completed=first, figures="")
+        self._task = self._bar.add_task(title, total=steps, completed=first, pace="")
+        self._under = Text()  # the metrics, which may need several lines
+        self._live = Live(Group(self._bar, self._under), console=self._console)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -60,7 +63,7 @@ class ProgressLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
         self._write()
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -69,17 +72,17 @@ class ProgressLog:
         evaluated = {name: x for name, x in metrics.items() if name.startswith(EVALUATION)}
         self._evaluated |= evaluated
         self._metrics |= {name: x for name, x in metrics.items() if name not in evaluated}
-        shown = [f"{name} {_number(x)}" for name, x in (self._metrics | self._evaluated).items()]
+        values = self._metrics | self._evaluated
+        figures = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
         speed = self._speed(step, now)
-        shown.append(f"{speed:.0f} steps/s" if speed >= 10 else f"{speed:.2g} steps/s")
+        pace = f"{speed:.0f} steps/s" if speed >= 10 else f"{speed:.2g} steps/s"
         if step < self._steps:
-            left = timedelta(seconds=round((self._steps - step) / speed))
-            shown.append(f"{left} left")
-        figures = "  ".join(shown)
-        self._bar.update(self._task, completed=step, figures=figures)
+            pace += f"  {timedelta(seconds=round((self._steps - step) / speed))} left"
         if self._console.is_terminal:
+            self._bar.update(self._task, completed=step, pace=pace)
+            self._under.plain = figures
             return
-        self._waiting = f"{self._title} {step}/{self._steps}  {figures}"
+        self._waiting = f"{self._title} {step}/{self._steps}  {figures}  {pace}"
         overdue = now - self._last_line >= SECONDS_BETWEEN_LINES
         if overdue or evaluated or step == self._steps:
             self._last_line = now

@@ -101,11 +101,16 @@ def test_no_control_codes(clock):
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, 160])
 def test_bar(clock, width):
-    """On a terminal there is one bar with count, metrics, evaluation, speed and time left."""
-    calls = [*STEPS[:2], (0.0, 11, {"eval_accuracy": 0.5})]
+    """On a terminal there is a bar with count, speed and time left; all metrics are under it."""
+    metrics = {"loss": 0.5, "accuracy": 0.1, "gradient_norm": 12.0, "lr": 3e-5}
+    calls = [*STEPS[:2], (0.0, 11, {**metrics, "eval_accuracy": 0.5, "eval_loss": 0.5})]
     text = _show(calls, clock, terminal=True, width=width)
-    last = text.rpartition("lenet")[2]
-    for wanted in ("11/30", "loss 0.5000", "eval_accuracy 0.5000", "20 steps/s", "0:00:01 left"):
-        assert wanted in last
+    bar, under = text.rpartition("lenet")[2].split("\n", 1)
+    for wanted in ("11/30", "20 steps/s", "0:00:01 left"):
+        assert wanted in bar
+    words = under.split()
+    for name in (*metrics, "eval_accuracy", "eval_loss"):
+        assert name in words
+    assert "…" not in text
