@@ -122,8 +122,7 @@ def page(folder: Path) -> str:
         _curves(metrics, run.get("resumed", [])),
         _pictures(folder),
         _examples(folder),
-        "<h2>Run</h2>",
-        definitions(_facts(run)),
+        _facts(run),
         '<div class="tables">',
         _section("Recipe", run.get("recipe", {})),
         _section("Spec", spec.get("spec", {})),
@@ -160,7 +159,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _summary(metrics: _Metrics, run: Mapping[str, Any]) -> str:
-    said = [f"{metrics.steps} steps"]
+    said = [f"{metrics.steps} step{'s' * (metrics.steps != 1)}"]
     if speed := run.get("steps_per_second") or metrics.speed:
         said.append(f"{speed:.4g} steps a second")
     first = run.get("time_to_first_step") or metrics.seconds.get(1)
@@ -262,10 +261,11 @@ def _examples(folder: Path) -> str:
     return f"<h2>Examples</h2><pre>{html.escape(path.read_text().strip())}</pre>"
 
 
-def _facts(run: Mapping[str, Any]) -> dict[str, str]:
+def _facts(run: Mapping[str, Any]) -> str:
     facts = {name: run.get(name) for name in ("command", "dispatch", "attention", "digest")}
     facts |= run.get("hardware", {})
-    return {name: str(value) for name, value in facts.items() if value}
+    known = {name: str(value) for name, value in facts.items() if value}
+    return f"<h2>Run</h2>{definitions(known)}" if known else ""
 
 
 def _section(title: str, values: Mapping[str, Any]) -> str:

@@ -19,7 +19,8 @@ class ProgressLog:
     """Call it with a step's number and metrics after each step, or after each few.
 
     The figures of the last evaluation, whose names begin with `eval_`, stay beside them. The
-    speed counts from the first call on, so that it is without the time of compilation.
+    speed counts from the first call on, so that it is without the time of compilation, and the
+    time left is shown from the second on.
 
     Args:
         title: of the run.
@@ -74,9 +75,10 @@ class ProgressLog:
         self._metrics |= {name: x for name, x in metrics.items() if name not in evaluated}
         values = self._metrics | self._evaluated
         figures = "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+        begins = self._since is None
         speed = self._speed(step, now)
         pace = f"{speed:.0f} steps/s" if speed >= 10 else f"{speed:.2g} steps/s"
-        if step < self._steps:
+        if step < self._steps and not begins:
             pace += f"  {timedelta(seconds=round((self._steps - step) / speed))} left"
         if self._console.is_terminal:
             self._bar.update(self._task, completed=step, pace=pace)
