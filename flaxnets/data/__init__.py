@@ -4,9 +4,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flaxnets.data import dates, idx, packaged, series, surnames, tagging, text
-from flaxnets.data.dataset import DataError, Dataset, batches, fit, fit_to
+from flaxnets.data.dataset import DataError, Dataset, fit, fit_to
+from flaxnets.data.lazy import Lazy
+from flaxnets.data.resident import Resident, fits, gather
+from flaxnets.data.sampler import batches, order
 
-__all__ = ["DataError", "Dataset", "batches", "fit", "fit_to", "load", "names"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Lazy",
+    "Resident",
+    "batches",
+    "fit",
+    "fit_to",
+    "fits",
+    "gather",
+    "load",
+    "names",
+    "order",
+]
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": packaged.mnist,
