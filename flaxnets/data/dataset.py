@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -83,6 +84,29 @@ def hold_out(labels: Int[np.ndarray, " n"], share: float) -> np.ndarray:
         # Evenly spaced, so that a package that sorts its images by writer or by hand is fair.
         count = round(len(members) * share)
         held_out[members[np.arange(count) * len(members) // max(count, 1)]] = True
+    return held_out
+
+
+def fifth(targets: np.ndarray, where: Path) -> np.ndarray:
+    """Which examples of a file or folder without a test part are for the test.
+
+    Args:
+        targets: labels, of each of which a fifth is taken; or numbers (n, o).
+        where: the examples are from.
+
+    Raises:
+        DataError: too few examples.
+
+    >>> fifth(np.zeros((10, 1), np.float32), Path("a.csv")).astype(int).tolist()
+    [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    """
+    labelled = np.issubdtype(targets.dtype, np.integer)
+    held_out = hold_out(targets if labelled else np.zeros(len(targets), int), 0.2)
+    if not held_out.any():
+        raise DataError(
+            f"{where} has {len(targets)} examples, too few to hold some out; "
+            f"want 3 or more{' of a class' if labelled else ''}"
+        )
     return held_out
 
 
