@@ -99,7 +99,10 @@ class Payload:
         ({"inputs": ROWS[:, 0], "targets": LABELS}, r"inputs has the shape \(12,\)"),
         ({"inputs": ROWS[:, :0], "targets": LABELS}, r"inputs has the shape \(12, 0\)"),
         ({"inputs": ROWS.astype(str), "targets": LABELS}, "inputs is of <U.*, not of numbers"),
-        ({"inputs": np.array([[Payload()]]), "targets": LABELS[:1]}, "no npz archive of plain arr"),
+        (
+            {"inputs": np.array([[Payload()]]), "targets": LABELS[:1]},
+            "plain arrays: Object arrays can",
+        ),
         ({"inputs": ROWS * np.nan, "targets": LABELS}, r"inputs holds nan at \(0, 0\)"),
         ({"inputs": ROWS + 1e40, "targets": LABELS}, r"holds 1e\+40 at \(0, 0\), which is no fini"),
         ({"inputs": ROWS, "targets": ROWS - np.inf}, "targets holds -inf"),
@@ -111,6 +114,15 @@ class Payload:
             "has 2 examples, too few .* 3 or more of a c",
         ),
         ({"inputs": ROWS[:2], "targets": ROWS[:2]}, "has 2 examples, too few .* 3 or more$"),
+        (
+            {
+                "train_inputs": ROWS,
+                "train_targets": LABELS,
+                "test_inputs": ROWS,
+                "test_targets": LABELS[1:],
+            },
+            "12 inputs, 11 targets",
+        ),
         (
             {
                 "train_inputs": ROWS,

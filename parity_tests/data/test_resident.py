@@ -42,6 +42,7 @@ def test_placement():
     device = jax.devices()[-1]
     held = data.Resident(IMAGES, TARGETS, 5, device=jax.sharding.SingleDeviceSharding(device))
     assert {leaf.device for leaf in jax.tree.leaves(held.arrays)} == {device}
+    assert all(leaf.committed for leaf in jax.tree.leaves(held.arrays))
 
 
 def test_batch_size():

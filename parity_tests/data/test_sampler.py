@@ -34,6 +34,7 @@ def test_order_is_a_permutation(seed, epoch, count):
     long = data.order(seed, epoch, 1000)
     assert not np.array_equal(long, data.order(seed + 1, epoch, 1000))
     assert not np.array_equal(long, data.order(seed, epoch + 1, 1000))
+    assert not np.array_equal(long, data.order(seed ^ 2**63, epoch, 1000))
 
 
 @settings(deadline=None)
