@@ -77,6 +77,24 @@ def test_resuming_replays_nothing():
     assert len(seen) <= 8 * (1 + THREADS)  # what threads made ahead, at most
 
 
+def test_worker_threads():
+    """Examples are read by Grain's threads, and before they are asked for."""
+    readers = []
+    ahead = threading.Event()
+
+    def read(number):
+        readers.append(threading.current_thread().name)
+        if len(readers) > 8:
+            ahead.set()
+        return IMAGES[number]
+
+    batches = stream(data.Lazy(43, read), TARGETS, 8)
+    next(batches)
+    assert ahead.wait(timeout=30)
+    batches.close()
+    assert all(name.startswith("grain-prefetch") for name in readers)
+
+
 def test_broken_example():
     """An error in a thread is the error of the batch that it belongs to."""
 
