@@ -45,7 +45,8 @@ class Dispatch(NamedTuple):
         It takes one batch where the form is "single", else `steps` batches stacked on a new
         first axis, and donates its state.
         """
-        return {"single": step, "scan": step.many, "unrolled": step.unrolled}[self.form]
+        calls = {"single": step.__call__, "scan": step.many, "unrolled": step.unrolled}
+        return calls[self.form]
 
 
 SINGLE = Dispatch()

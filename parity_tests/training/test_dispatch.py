@@ -55,9 +55,7 @@ def test_unrolled_has_no_loop():
     assert "while" not in step._unrolled.lower(step.state, stacked).as_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "scans"), [("lenet", False), ("vae", False), ("rnn", True)]
-)
+@pytest.mark.parametrize(("name", "scans"), [("lenet", False), ("vae", False), ("rnn", True)])
 def test_no_scan_over_convolutions_on_a_cpu(name, scans):
     """Candidates and fixed dispatches are loops exactly where the step does not convolve."""
     step, (batch, *_) = _step(name)
