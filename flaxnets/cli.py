@@ -1,4 +1,4 @@
-"""The command line: list, show, train, parity, convert, demo, doctor.
+"""The command line: list, show, train, parity, convert, bench, demo, doctor.
 
 Options are generated from the dataclasses: a network's spec fields are options of the
 commands that build it. Wrong input gives one line on standard error and exit code 2.
@@ -36,6 +36,7 @@ USAGE = """usage: flaxnets COMMAND [options]
   parity --mutations       prove that the checks catch planted faults
   convert SRC DST --arch NAME
                            a .pt or .safetensors file, checked, as .safetensors
+  bench [NAMES ...]        time a training step beside torch, torch.compile, nnx.jit and Keras
   demo                     train LeNet in JAX, prove it in PyTorch, write a report
   doctor                   try whether jax and torch compute what they should here
 
@@ -234,6 +235,43 @@ class Convert(Generic[SpecT]):
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Time a training step beside torch, torch.compile, nnx.jit and Keras, on the CPU."""
+
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES ...]")
+    ] = ()
+    """Architectures, and "overhead" for the cost of our step itself; all if none is given."""
+    json: Path | None = None
+    """A file for the results as JSON."""
+    html: Path | None = None
+    """A file for the results as a page."""
+
+    def run(self) -> int:
+        """Exit code 0 if our own step was timed on every network, 1 if not."""
+        from flaxnets.bench import bench
+        from flaxnets.bench.page import render
+
+        for file in filter(None, (self.json, self.html)):
+            _writable(file)
+        console = _console()
+        with _progress(console) as progress:
+            bar = progress.add_task("bench", total=None)
+            result = bench(
+                self.names,
+                lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
+            )
+        console.print(result.to_table())
+        for line in result.summary():
+            console.print(line, highlight=False)
+        if self.json:
+            _write(self.json, result.to_json())
+        if self.html:
+            _write(self.html, render(result))
+        return 0 if result.complete else 1
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train LeNet on digits in JAX, carry it to PyTorch, prove both equal, write a report."""
 
@@ -293,6 +331,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "parity": Parity,
     "convert": Convert,
+    "bench": Bench,
     "demo": Demo,
     "doctor": Doctor,
 }

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 import flaxnets
 from flaxnets import specs
+from flaxnets.data import drawn
 from flaxnets.parity.checks import check
-from flaxnets.parity.pair import draw
 from flaxnets.parity.report import Report
 from flaxnets.parity.trajectory import BATCHES, Task
-from flaxnets.specs import Input, Spec
+from flaxnets.specs import Spec
 from flaxnets.summary import count_parameters
 from flaxnets.training import objectives
 from torch_ref.training import objectives as torch_objectives
@@ -83,18 +82,5 @@ def task(spec: Spec) -> Task:
         objectives.phases(spec.task, spec.outputs),
         torch_objectives.phases(spec.task, spec.outputs),
         spec.examples(BATCH),
-        [_batch(spec, seed) for seed in range(BATCHES)],
+        [drawn.batch(spec, BATCH, seed) for seed in range(BATCHES)],
     )
-
-
-def _batch(spec: Spec, seed: int) -> tuple[Any, np.ndarray | None]:
-    """Random examples, real ones between 0 and 1 as images are, and random targets."""
-    rng = np.random.Generator(np.random.Philox(seed))
-
-    def drawn(wanted: Input) -> np.ndarray:
-        return rng.random(wanted.shape, np.float32) if wanted.high is None else draw(rng, wanted)
-
-    examples = tuple(drawn(wanted) for wanted in spec.examples(BATCH))
-    targets = spec.targets(BATCH)
-    labels = None if targets is None else drawn(targets)
-    return (examples if len(examples) > 1 else examples[0]), labels

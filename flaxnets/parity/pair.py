@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from flaxnets import bridge
 from flaxnets.bridge.convert import as_numpy
+from flaxnets.data.drawn import draw
 from flaxnets.recording import recorded
 from flaxnets.specs import Input
 from flaxnets.training.objectives import apply
@@ -427,26 +428,6 @@ def _draw_inputs(
             described.append(Input(name=str(index), shape=array.shape, axes=axes))
             values.append(array.astype(np.float32) if array.dtype.kind == "f" else array)
     return tuple(described), tuple(values)
-
-
-def draw(rng: np.random.Generator, wanted: Input) -> np.ndarray:
-    """Random values that fit a description.
-
-    >>> words = Input(name="words", shape=(9, 4), axes="bt", high=9, padding=0)
-    >>> (draw(np.random.default_rng(0), words) > 0).all(axis=0).tolist()
-    [True, False, False, False]
-    """
-    if wanted.high is None:
-        return rng.standard_normal(wanted.shape, np.float32)
-    values = rng.integers(int(wanted.padding == 0), wanted.high, wanted.shape).astype(np.int32)
-    if wanted.padding is None:
-        return values
-    if wanted.axes == "b":
-        values[0] = wanted.high - 1
-        return values
-    ends = rng.integers(1, wanted.shape[1] + 1, wanted.shape[0])
-    ends[0] = wanted.shape[1]
-    return np.where(np.arange(wanted.shape[1]) < ends[:, None], values, np.int32(wanted.padding))
 
 
 def named(output: Any, name: str = "output") -> dict[str, Any]:

@@ -4,6 +4,7 @@ The state is a tuple of flat leaves, so that a call costs the same few microseco
 however deep the model is, and Python never loops over parameters.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -97,6 +98,7 @@ class TrainStep:
         )
         self._jitted = jax.jit(self.pure, donate_argnums=0)
         self._scanned = jax.jit(self._scan, donate_argnums=0)
+        self._unrolled = jax.jit(functools.partial(self._scan, unroll=True), donate_argnums=0)
 
     def pure(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The step as a pure function: what `__call__` compiles."""
@@ -147,6 +149,10 @@ class TrainStep:
         """As many steps in one dispatch as the batches' new first axis is long."""
         return self._scanned(state, batches)
 
+    def unrolled(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        """The same as a program without a loop, which takes longer to compile; see `dispatch`."""
+        return self._unrolled(state, batches)
+
     def lower(self, batch: Any, platforms: tuple[str, ...]) -> jax.export.Exported:
         """The step compiled down to StableHLO for platforms that need not be here."""
         return jax.export.export(self._jitted, platforms=platforms)(self.state, batch)
@@ -185,8 +191,8 @@ class TrainStep:
             raise ValueError(f"moments of structure {tree}, not {self._moments_tree}")
         return state._replace(moments=tuple(jnp.copy(leaf) for leaf in leaves))
 
-    def _scan(self, state, batches):
-        return jax.lax.scan(self.pure, state, batches)
+    def _scan(self, state, batches, unroll=1):
+        return jax.lax.scan(self.pure, state, batches, unroll=unroll)
 
     def _merge(self, params, rest) -> Any:
         params = jax.tree.unflatten(self._params_tree, params)

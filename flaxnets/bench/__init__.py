@@ -1,0 +1,93 @@
+"""How fast a training step is, beside torch, `torch.compile`, `nnx.jit` and Keras, on the CPU."""
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flaxnets import specs
+from flaxnets.bench import case
+from flaxnets.bench.contenders import CONTENDERS
+from flaxnets.bench.process import environment
+from flaxnets.bench.result import Overhead, Result
+from flaxnets.bench.rounds import time_cases
+
+__all__ = ["bench", "OVERHEAD", "Result"]
+
+OVERHEAD = "overhead"  # stands among the architectures for the cost of `TrainStep` itself
+PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "torch", "keras", "numpy")
+
+
+def bench(
+    names: Sequence[str] = (), heard: Callable[[str, str], None] = lambda name, doing: None
+) -> Result:
+    """Time every contender on networks, in the sizes that `flaxnets.bench.case.of` gives.
+
+    Args:
+        names: architectures, and "overhead"; all that are trained if there are none.
+        heard: called with the name and what is being done, as it goes on.
+
+    Raises:
+        specs.SpecError: an unknown name, or a network that is not trained alone.
+    """
+    chosen = tuple(names) or (*specs.names(), OVERHEAD)
+    for name in chosen:
+        if name != OVERHEAD and not case.of(name, "").spec.task:
+            raise specs.SpecError(f"{name} has nothing that it is trained towards")
+    rows, overhead = [], None
+    for name in chosen:
+        if name == OVERHEAD:
+            heard(name, "both steps")
+            overhead = _overhead()
+            continue
+        cases = [case.of(name, contender) for contender in CONTENDERS]
+        rows += time_cases(cases, heard=functools.partial(heard, name))
+    return Result(machine(), rows, overhead)
+
+
+def _overhead() -> Overhead:
+    with tempfile.TemporaryDirectory(prefix="flaxnets-bench-") as cache:
+        done = subprocess.run(
+            [sys.executable, "-m", "flaxnets.bench.overhead"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=os.environ | environment(Path(cache)),
+        )
+    return Overhead(**json.loads(done.stdout))
+
+
+def machine() -> dict[str, str]:
+    """Versions, processor and cores.
+
+    >>> machine()["device"]
+    'cpu'
+    """
+
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "absent"
+
+    return {
+        **{package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": "cpu",
+        "cpu": processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+    }
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

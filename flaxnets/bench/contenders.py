@@ -1,0 +1,225 @@
+"""Who is timed: ways to train one spec with Adam on the same batches, each behind one call.
+
+A contender is built in a process of its own, which then imports what it needs.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+import flaxnets
+from flaxnets.specs import Spec
+
+LR = 1e-3
+TRIES = 5  # of each form of a torch model, in turn
+TRY = 0.1  # seconds
+
+
+class UnsuitableError(Exception):
+    """A contender that cannot train this network; the message is one line."""
+
+
+class Contender(NamedTuple):
+    """Something that trains.
+
+    Attributes:
+        run: takes that many steps and returns when they are done.
+        form: how it does so.
+        steps: in one dispatch, of which a run takes whole ones.
+        settled: builds the same in the form that is fastest here; None if there is one form.
+    """
+
+    run: Callable[[int], None]
+    form: str = ""
+    steps: int = 1
+    settled: Callable[[], "Contender"] | None = None
+
+
+def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """`TrainStep`, with the steps per dispatch that its probe chooses."""
+    import jax
+    import jax.numpy as jnp
+
+    from flaxnets.training import Phase, TrainStep, dispatch, objectives, optimizers
+
+    step = TrainStep(
+        flaxnets.build(spec),
+        *[
+            Phase(objective, optimizers.adam(LR), part)
+            for part, objective in objectives.phases(spec.task, spec.outputs).items()
+        ],
+    )
+    batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
+
+    def dispatched(how: dispatch.Dispatch) -> Contender:
+        take, state = how.of(step), jax.tree.map(jnp.copy, step.state)
+        fed: Any = batches
+        if how.form != "single":
+            several = list(islice(cycle(batches), how.steps))
+            fed = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)]
+        feed = cycle(fed)
+
+        def run(steps: int) -> None:
+            nonlocal state
+            for batch in islice(feed, steps // how.steps):
+                state, _ = take(state, batch)
+            jax.block_until_ready(state)
+
+        return Contender(run, how.form, how.steps)
+
+    return dispatched(dispatch.SINGLE)._replace(
+        settled=lambda: dispatched(dispatch.choose(step, batches[0]))
+    )
+
+
+def nnx_jit(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """The loop of Flax's tutorial: `nnx.jit` around a gradient and an `nnx.Optimizer`."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from flaxnets.training import objectives
+
+    model = flaxnets.build(spec)
+    model = nnx.view(
+        model, deterministic=False, use_running_average=False, raise_if_not_found=False
+    )
+    phases = objectives.phases(spec.task, spec.outputs)
+    moved: list[Any] = [
+        nnx.All(nnx.Param, nnx.PathContains(part)) if part else nnx.Param for part in phases
+    ]
+    optimizers = [nnx.Optimizer(model, optax.adam(LR), wrt=wrt) for wrt in moved]
+    rngs = nnx.Rngs(0)
+
+    @nnx.jit
+    def train_step(model, optimizers, rngs, batch):
+        for objective, optimizer, wrt in zip(phases.values(), optimizers, moved, strict=True):
+
+            def loss_of(model, rngs, objective=objective):
+                return objective(model, batch, rngs)
+
+            grad = nnx.value_and_grad(loss_of, argnums=nnx.DiffState(0, wrt), has_aux=True)
+            (loss, metrics), grads = grad(model, rngs)
+            optimizer.update(model, grads)
+        return loss, metrics
+
+    feed = cycle([jax.tree.map(jnp.asarray, batch) for batch in batches])
+
+    def run(steps: int) -> None:
+        for batch in islice(feed, steps):
+            train_step(model, optimizers, rngs, batch)
+        jax.block_until_ready(nnx.state(model))
+
+    return Contender(run)
+
+
+def torch_eager(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """The torch twin as a PyTorch user trains it, in the best of its forms.
+
+    These are one thread or all cores, and, of images, both memory formats.
+    """
+    images = any(given.axes == "bhwc" for given in spec.examples(1))
+    formats = ("contiguous_format", "channels_last") if images else ("contiguous_format",)
+    return _torch(spec, batches, formats, compiled=False)
+
+
+def torch_compile(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """The same with `torch.compile` around network and loss, which needs a C++ compiler."""
+    return _torch(spec, batches, ("contiguous_format",), compiled=True)
+
+
+def _torch(spec: Spec, batches: Sequence[Any], formats: Sequence[str], compiled: bool) -> Contender:
+    import torch
+
+    from torch_ref.training import loop, objectives
+
+    torch.set_flush_denormal(True)  # as XLA does
+    axes = tuple(given.axes for given in spec.examples(1))
+    tensors = [
+        loop.batch_of(inputs, targets, axes if len(axes) > 1 else axes[0])
+        for inputs, targets in batches
+    ]
+
+    def trained(threads: int, form: str) -> Contender:
+        layout = getattr(torch, form)
+
+        def laid(given: Any) -> Any:
+            if isinstance(given, tuple):
+                return tuple(map(laid, given))
+            images = torch.is_tensor(given) and given.ndim == 4
+            return given.contiguous(memory_format=layout) if images else given
+
+        model = flaxnets.build(spec, "torch").train().to(memory_format=layout)
+        phases = [
+            loop.Phase(
+                torch.compile(objective) if compiled else objective,
+                torch.optim.Adam(loop.parameters(model, part), lr=LR),
+                part,
+            )
+            for part, objective in objectives.phases(spec.task, spec.outputs).items()
+        ]
+        own = [loop.parameters(model, phase.part) if phase.part else None for phase in phases]
+        feed = cycle([laid(batch) for batch in tensors])
+
+        def run(steps: int) -> None:
+            torch.set_num_threads(threads)
+            for batch in islice(feed, steps):
+                for phase, parameters in zip(phases, own, strict=True):
+                    loss, _ = phase.objective(model, batch)
+                    phase.optimizer.zero_grad()
+                    loss.backward(inputs=parameters)
+                    phase.optimizer.step()
+
+        counted = f"{threads} thread{'s' if threads > 1 else ''}"
+        return Contender(run, counted + (", channels last" if form == "channels_last" else ""))
+
+    cores = len(os.sched_getaffinity(0))
+    forms = [(threads, form) for threads in sorted({1, cores}) for form in formats]
+    return trained(cores, formats[0])._replace(
+        settled=lambda: fastest([trained(*form) for form in forms])
+    )
+
+
+def fastest(contenders: Sequence[Contender]) -> Contender:
+    """The one of several that trains fastest: of its turns, taken alternately, the best counts."""
+    counts = []
+    for contender in contenders:
+        contender.run(1)
+        counts.append(max(1, round(TRY / seconds(contender, 1))))
+    best = [float("inf") for _ in contenders]
+    for _ in range(TRIES):
+        for index, (contender, count) in enumerate(zip(contenders, counts, strict=True)):
+            best[index] = min(best[index], seconds(contender, count))
+    return contenders[best.index(min(best))]
+
+
+def seconds(contender: Contender, steps: int) -> float:
+    """The time that a step takes, on average over a run.
+
+    >>> seconds(Contender(lambda steps: None), 5) < 1
+    True
+    """
+    began = time.perf_counter()
+    contender.run(steps)
+    return (time.perf_counter() - began) / steps
+
+
+def keras(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """An equivalent Keras model on its JAX backend, trained with `fit`, where there is one."""
+    from flaxnets.bench import keras_models
+
+    if spec.name not in keras_models.MODELS:
+        raise UnsuitableError(f"no few lines of Keras are {spec.name}")
+    return Contender(keras_models.trained(spec, batches, LR))
+
+
+CONTENDERS: dict[str, Callable[[Spec, Sequence[Any]], Contender]] = {
+    "flaxnets": ours,
+    "torch eager": torch_eager,
+    "torch.compile": torch_compile,
+    "nnx.jit": nnx_jit,
+    "keras": keras,
+}

@@ -1,0 +1,150 @@
+"""How many steps go into one dispatch, and in which form: chosen by a short timed probe.
+
+A dispatch costs a fraction of a millisecond however little it computes, so small networks train
+several times faster when one holds many steps. XLA runs a convolution inside a loop 5 to 60 times
+slower on a CPU (jax #12868), so there a step with convolutions is never scanned, only unrolled.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
+
+from flaxnets.training.step import TrainState, TrainStep
+
+ROUNDS = 5  # of the probe, each of which times every candidate
+TURN = 0.05  # seconds of one candidate in one round
+LONGEST = 0.06  # seconds of one dispatch: beyond, what a dispatch costs is noise
+GAIN = 0.95  # of the time of single steps, which a candidate has to stay below
+
+
+class Dispatch(NamedTuple):
+    """What is sent to the device at once; what of it is stored with a run makes it repeatable.
+
+    Steps in one dispatch differ from single steps by rounding, since XLA fuses them otherwise.
+
+    Attributes:
+        steps: training steps in one dispatch.
+        form: "single" for one step, "scan" for a loop on the device, "unrolled" for a program
+            that holds every step.
+
+    >>> Dispatch(32, "scan")
+    Dispatch(steps=32, form='scan')
+    """
+
+    steps: int = 1
+    form: Literal["single", "scan", "unrolled"] = "single"
+
+    def of(self, step: TrainStep) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+        """The call that takes this many steps.
+
+        It takes one batch where the form is "single", else `steps` batches stacked on a new
+        first axis, and donates its state.
+        """
+        calls = {"single": step.__call__, "scan": step.many, "unrolled": step.unrolled}
+        return calls[self.form]
+
+
+SINGLE = Dispatch()
+SCANNED = Dispatch(8, "scan"), Dispatch(32, "scan")
+UNROLLED = (Dispatch(4, "unrolled"),)  # a program of more takes long to compile and gains little
+
+Measure = Callable[[TrainStep, Any, Sequence[Dispatch], int], dict[Dispatch, float]]
+
+
+def measure(
+    step: TrainStep, batch: Any, candidates: Sequence[Dispatch], rounds: int
+) -> dict[Dispatch, float]:
+    """The seconds of one step under each candidate: medians over rounds in which each has a turn.
+
+    The state that is trained meanwhile is a copy.
+    """
+    runs = {candidate: _Run(step, batch, candidate) for candidate in candidates}
+    times: dict[Dispatch, list[float]] = {candidate: [] for candidate in candidates}
+    for _ in range(rounds):
+        for candidate, run in runs.items():
+            times[candidate].append(run.turn())
+    return {candidate: statistics.median(found) for candidate, found in times.items()}
+
+
+def choose(step: TrainStep, batch: Any, measure: Measure = measure) -> Dispatch:
+    """The fastest way to dispatch a step on its device; single steps unless another is faster.
+
+    Beyond compilation it takes about a second; where one step is long, one run of it, and
+    nothing else is compiled.
+
+    Args:
+        step: the training step; its state is left as it is.
+        batch: one batch as the step's objectives want it.
+        measure: gives the seconds of a step under each of some candidates.
+
+    >>> from flaxnets import create
+    >>> from flaxnets.training import Phase, objectives, optimizers
+    >>> model = create("feedforward", variant="tiny")
+    >>> step = TrainStep(model, Phase(objectives.classification("probabilities"), optimizers.sgd()))
+    >>> choose(step, (jnp.ones((4, 7)), jnp.zeros(4, int))).steps in (1, 8, 32)
+    True
+    """
+    single = measure(step, batch, [SINGLE], 1)[SINGLE]
+    several = SCANNED if may_scan(step, batch) else UNROLLED
+    candidates = [one for one in several if one.steps * single <= LONGEST]
+    if not candidates:
+        return SINGLE
+    times = measure(step, batch, [SINGLE, *candidates], ROUNDS)
+    fastest = min(candidates, key=lambda one: times[one])
+    return fastest if times[fastest] < GAIN * times[SINGLE] else SINGLE
+
+
+def fixed(step: TrainStep, batch: Any, steps: int) -> Dispatch:
+    """A dispatch of a given number of steps, in the form that suits the step on its device.
+
+    Raises:
+        ValueError: fewer steps than one.
+    """
+    if steps < 1:
+        raise ValueError(f"steps per dispatch {steps} is too small; use 1 or more")
+    if steps == 1:
+        return SINGLE
+    return Dispatch(steps, "scan" if may_scan(step, batch) else "unrolled")
+
+
+def may_scan(step: TrainStep, batch: Any) -> bool:
+    """Whether a loop of steps runs at full speed: not with convolutions on a CPU."""
+    if any(device.platform != "cpu" for device in step.state.step.devices()):
+        return True
+    return not _convolves(jax.make_jaxpr(step.pure)(step.state, batch).jaxpr)
+
+
+def _convolves(jaxpr: Any) -> bool:
+    return any(
+        equation.primitive is jax.lax.conv_general_dilated_p
+        or any(map(_convolves, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
+class _Run:
+    """A compiled dispatch that trains a copy of the state on one batch again and again."""
+
+    def __init__(self, step: TrainStep, batch: Any, dispatch: Dispatch) -> None:
+        self.call, self.steps = dispatch.of(step), dispatch.steps
+        stacked = dispatch.form != "single"
+        self.batch = jax.tree.map(
+            lambda leaf: jnp.stack([leaf] * self.steps) if stacked else jnp.asarray(leaf), batch
+        )
+        self.state = jax.tree.map(jnp.copy, step.state)
+        self.dispatches = 1
+        self.turn()  # compiles
+        self.dispatches = max(1, int(TURN / (self.turn() * self.steps)))
+
+    def turn(self) -> float:
+        """Seconds a step."""
+        began = time.perf_counter()
+        for _ in range(self.dispatches):
+            self.state, _ = self.call(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - began) / (self.dispatches * self.steps)
