@@ -1,0 +1,520 @@
+"""Checkpoints of a run: one atomic whole each, verified leaf by leaf when it is restored.
+
+Orbax writes the arrays, asynchronously and from every process, into a temporary folder. A
+record of what they mean (step, figures, shape, dtype and digest of every leaf, and what the
+run says about itself) joins them there, everything is synced, and one rename makes it a
+checkpoint: a folder `NUMBER-step-STEP`, numbered in the order of saving.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from flaxnets.bridge.files import atomic
+from flaxnets.training.digest import digests
+
+FORMAT = 1
+RECORD = "record.json"
+LOCK = ".lock"
+REMOVING = ".removing-"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax has not renamed yet
+NAME = re.compile(r"(\d+)-step-(\d+)")
+DIFFERENCES = 3  # that an error names
+REASONS = [
+    os.strerror(code)
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
+]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or restored; the message is one line."""
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was found whole.
+
+    Attributes:
+        step: as it was saved.
+        arrays: the pytree, on the devices that `like` asked for.
+        about: what the run said about itself.
+        figures: by name, as they were saved.
+    """
+
+    step: int
+    arrays: Any
+    about: dict[str, Any]
+    figures: dict[str, float]
+
+
+class _Saved(NamedTuple):
+    """A committed checkpoint; the number counts saves, so that the greatest is the newest."""
+
+    number: int
+    step: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:06d}-step-{self.step}"
+
+
+class _BrokenError(Exception):
+    """Why a checkpoint is not whole."""
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder, which this object alone may write to.
+
+    Args:
+        folder: made where it is missing; what interrupted saves left there is removed.
+        keep: how many of the newest checkpoints stay.
+        best: a figure, and whether its least or its greatest value is best. The checkpoint
+            with the best one stays in addition.
+
+    Raises:
+        CheckpointError: a folder that cannot be written, or that another run is using.
+
+    Of several processes all must make the same calls, on a folder that all of them see.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with Checkpoints(folder) as checkpoints:
+    ...     checkpoints.save(7, {"w": np.ones(3, np.float32)}, {"seed": 1})
+    >>> with Checkpoints(folder) as checkpoints:
+    ...     found = checkpoints.restore({"w": np.zeros(3, np.float32)})
+    >>> found.step, found.arrays["w"].tolist(), found.about
+    (7, [1.0, 1.0, 1.0], {'seed': 1})
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        keep: int = 3,
+        best: tuple[str, Literal["min", "max"]] | None = None,
+    ):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; keep at least 1 checkpoint")
+        self.folder = Path(folder).absolute()
+        self._keep, self._best = keep, best
+        self._broken: set[_Saved] = set()
+        self._records: dict[_Saved, dict[str, Any]] = {}
+        self._saving: tuple[Path, dict[str, Any]] | None = None
+        self._lock: int | None = None
+        self._primary = jax.process_index() == 0
+        with self._together(f"{self.folder} cannot hold checkpoints"):
+            if self._primary:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._take_lock()
+                self._sweep()
+        logging.getLogger("absl").addFilter(_not_from_orbax)
+        self._handler = _handler()
+        self._checkpointer = ocp.AsyncCheckpointer(
+            self._handler,
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._before_commit,
+                create_directories_asynchronously=False,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self.close()
+        except CheckpointError as failure:
+            if kind is None:
+                raise
+            print(failure, file=sys.stderr)  # the error that ends the run is the one to raise
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, newest first."""
+        return [saved.step for saved in self._committed()]
+
+    def save(
+        self,
+        step: int,
+        arrays: Any,
+        about: Mapping[str, Any],
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Begin to write a checkpoint; the arrays may be donated or changed on return.
+
+        Args:
+            step: of the run.
+            arrays: a pytree of `jax.Array`s and NumPy arrays.
+            about: whatever JSON holds.
+            figures: what `best` chooses by; a checkpoint without it is never the best.
+
+        Raises:
+            CheckpointError: this checkpoint cannot be written, or the one before could not.
+        """
+        self.wait()
+        leaves = _named(arrays)
+        numbers = [saved.number for saved in self._committed()]
+        path = self.folder / _Saved(max(numbers, default=0) + 1, step).name
+        record = {
+            "format": FORMAT,
+            "step": step,
+            "about": dict(about),
+            "figures": {name: float(value) for name, value in (figures or {}).items()},
+            "leaves": {
+                name: {**_kind(leaves[name]), "digest": digest}
+                for name, digest in digests(leaves).items()
+            },
+        }
+        self._saving = path, json.loads(json.dumps(record))  # as it will be read
+        with self._writing():
+            self._checkpointer.save(path, args=ocp.args.PyTreeSave(leaves))
+
+    def wait(self) -> None:
+        """Wait until what was saved is committed, and remove what need not stay.
+
+        Raises:
+            CheckpointError: it could not be written. Those before it are still there.
+        """
+        if not self._saving:
+            return
+        with self._writing():
+            self._checkpointer.wait_until_finished()
+            if self._primary:
+                _sync(self.folder)
+        self._saving = None
+        if self._primary:
+            self._prune()
+
+    def restore(self, like: Any, step: int | None = None) -> Restored | None:
+        """The newest checkpoint that is whole, or None in a folder without any.
+
+        A broken one is named on stderr, with the reason, and passed over.
+
+        Args:
+            like: a pytree of the structure that was saved. A leaf that has a sharding comes
+                back as a `jax.Array` with it, whatever mesh it was saved from, and any other
+                as a NumPy array.
+            step: the one to restore; the newest by default.
+
+        Raises:
+            CheckpointError: every checkpoint is broken, none is of that step, or one that is
+                whole has another structure, shape or dtype.
+        """
+        self.wait()
+        there = self._committed()
+        chosen = [saved for saved in there if step in (None, saved.step)]
+        if step is not None and not chosen:
+            steps = ", ".join(str(saved.step) for saved in there) or "none"
+            raise CheckpointError(f"{self.folder}: no checkpoint of step {step}; there is {steps}")
+        broken = []
+        for saved in chosen:
+            try:
+                return self._load(saved, like)
+            except _BrokenError as reason:
+                self._broken.add(saved)
+                broken.append(f"{saved.name}: {reason}")
+                if self._primary:
+                    path = self.folder / saved.name
+                    print(f"{path} is broken and passed over: {reason}", file=sys.stderr)
+        if broken:
+            raise CheckpointError(f"{self.folder}: no checkpoint is whole ({'; '.join(broken)})")
+        return None
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the best figure, if any has it."""
+        self.wait()
+        best = self._best_of(self._committed())
+        return best.step if best else None
+
+    def close(self) -> None:
+        """Wait for what is being saved and let go of the folder.
+
+        Raises:
+            CheckpointError: see `wait`.
+        """
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
+            self._unlock()
+
+    # Writing
+
+    def _before_commit(self) -> None:
+        """Add the record and sync all; Orbax calls it, on process 0, before it renames."""
+        assert self._saving
+        path, record = self._saving
+        (unfinished,) = self.folder.glob(f"{path.name}{UNFINISHED}*")
+        with atomic(unfinished / RECORD) as file:
+            file.write(_sealed(record))
+        for written in [*unfinished.rglob("*"), unfinished]:
+            _sync(written)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:
+            assert self._saving
+            path, _ = self._saving
+            self._saving = None
+            if self._primary:
+                with contextlib.suppress(OSError):
+                    self._sweep()
+            raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
+
+    def _prune(self) -> None:
+        whole = {}
+        for saved in reversed(self._committed()):
+            try:
+                self._record(saved)
+            except _BrokenError:
+                continue  # left where it is
+            if saved not in self._broken:
+                whole[saved.step] = saved  # a later save of a step takes the place of an earlier
+        newest = sorted(whole.values(), reverse=True)
+        kept = {*newest[: self._keep], self._best_of(newest)}
+        for saved in self._committed():
+            if saved in self._records and saved not in kept | self._broken:
+                # Renamed first, so that an interruption leaves no half of it under its name.
+                gone = self.folder / (REMOVING + saved.name)
+                try:
+                    os.rename(self.folder / saved.name, gone)
+                    shutil.rmtree(gone)
+                except OSError as error:
+                    raise CheckpointError(f"{gone} cannot be removed: {_reason(error)}") from error
+                del self._records[saved]
+
+    def _best_of(self, saved: list[_Saved]) -> _Saved | None:
+        if not self._best:
+            return None
+        figure, direction = self._best
+        sign = {"min": 1, "max": -1}[direction]
+        found = []
+        for one in saved:
+            with contextlib.suppress(_BrokenError):
+                value = self._record(one)["figures"].get(figure, math.nan)
+                if one not in self._broken and not math.isnan(value):
+                    found.append((sign * value, one))
+        return min(found)[1] if found else None
+
+    # Reading
+
+    def _committed(self) -> list[_Saved]:
+        """What is there, newest first; process 0 looks, so that all see the same."""
+        found = []
+        if self._primary:
+            for path in self.folder.iterdir():
+                if match := NAME.fullmatch(path.name):
+                    found.append(_Saved(int(match[1]), int(match[2])))
+        if jax.process_count() > 1:
+            count = int(multihost_utils.broadcast_one_to_all(np.int32(len(found))))
+            table = np.array(found or np.zeros((count, 2)), np.int32).reshape(count, 2)
+            table = multihost_utils.broadcast_one_to_all(table)
+            found = [_Saved(int(number), int(step)) for number, step in table]
+        return sorted(found, reverse=True)
+
+    def _record(self, saved: _Saved) -> dict[str, Any]:
+        if saved not in self._records:
+            self._records[saved] = _unsealed(self.folder / saved.name / RECORD)
+        return self._records[saved]
+
+    def _load(self, saved: _Saved, like: Any) -> Restored:
+        path = self.folder / saved.name
+        self._records.pop(saved, None)
+        with self._verifying():
+            record = self._record(saved)
+        wanted = _named(like)
+        _require_same(path, record["leaves"], wanted)
+        with self._verifying():
+            arrays = self._handler.restore(
+                path,
+                args=ocp.args.PyTreeRestore(
+                    dict.fromkeys(wanted, 0),
+                    restore_args={name: _restore_args(leaf) for name, leaf in wanted.items()},
+                ),
+            )
+        with self._verifying():
+            found = digests(arrays)
+            bad = [name for name in wanted if found[name] != record["leaves"][name]["digest"]]
+            if bad:
+                raise _BrokenError(f"{_some(bad)} not as saved (another digest)")
+        tree = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])
+        return Restored(record["step"], tree, record["about"], record["figures"])
+
+    # Several processes
+
+    @contextlib.contextmanager
+    def _verifying(self):
+        """Whatever goes wrong in the block makes the checkpoint broken, for all processes."""
+        reason = None
+        try:
+            yield
+        except Exception as error:
+            reason = str(error) if isinstance(error, _BrokenError) else _reason(error)
+        if not _all_processes(reason is None):
+            raise _BrokenError(reason or "another process could not read it")
+
+    @contextlib.contextmanager
+    def _together(self, failure: str):
+        """An operating system error in the block is an error of all processes."""
+        reason = None
+        try:
+            yield
+        except (OSError, CheckpointError) as error:
+            self._unlock()
+            reason = _reason(error)
+        if not _all_processes(reason is None):
+            raise CheckpointError(f"{failure}: {reason or 'process 0 says why'}")
+
+    # The folder
+
+    def _take_lock(self) -> None:
+        """Lock the folder; the system unlocks it when this process ends, however it ends."""
+        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 100).decode(errors="replace") or "unknown"
+            raise CheckpointError(f"another run is using it ({holder})") from None
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _sweep(self) -> None:
+        """Remove what interrupted saves and removals left."""
+        for path in self.folder.iterdir():
+            if path.name.startswith(REMOVING) or UNFINISHED in path.name:
+                shutil.rmtree(path)
+
+
+def _handler() -> ocp.PyTreeCheckpointHandler:
+    """Orbax's handler of pytrees, without what a checkpoint of ours has in its record."""
+    registry = ocp.type_handlers.create_type_handler_registry(
+        # Replicas written in slices would compile one slicing a shape: seconds at the first save.
+        (
+            jax.Array,
+            ocp.type_handlers.ArrayHandler(
+                use_replica_parallel=False, enable_write_sharding_file=False
+            ),
+        ),
+        (np.ndarray, ocp.type_handlers.NumpyHandler()),
+    )
+    # Weights hardly compress.
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    """Its failures are raised; logged, they would be tracebacks at the command line."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path, joined by dots, in the order of the tree."""
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in leaves:
+            raise ValueError(f"two leaves are called {name}; give them different names")
+        if not hasattr(leaf, "dtype") or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise ValueError(f"{name} is {leaf!r}; save an array (of a typed key, its key_data)")
+        leaves[name] = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+    return leaves
+
+
+def _kind(leaf: Any) -> dict[str, Any]:
+    return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
+
+
+def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    def described(kind):
+        return f"{kind['dtype']}{kind['shape']}" if kind else "missing"
+
+    differences = []
+    for name in {**wanted, **saved}:
+        there = saved.get(name)
+        here = _kind(wanted[name]) if name in wanted else None
+        if described(there) != described(here):
+            differences.append(f"{name} is {described(there)} there, {described(here)} here")
+    if differences:
+        raise CheckpointError(
+            f"{path} is of another network or optimizer: {_some(differences, '; ')}"
+        )
+
+
+def _some(things: list[str], separator: str = ", ") -> str:
+    more = len(things) - DIFFERENCES
+    named = separator.join(things[:DIFFERENCES])
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=sharding)
+
+
+def _sealed(record: Mapping[str, Any]) -> bytes:
+    return json.dumps({"sha256": _seal(record), "record": record}, indent=1).encode()
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        record, seal = content["record"], content["sha256"]
+    except OSError as error:
+        raise _BrokenError(f"{path.name}: {_reason(error)}") from None
+    except (ValueError, KeyError, TypeError):
+        raise _BrokenError(f"{path.name} is not a record") from None
+    if seal != _seal(record):
+        raise _BrokenError(f"{path.name} is not as it was written")
+    if record["format"] != FORMAT:
+        raise _BrokenError(f"format {record['format']}; this version reads {FORMAT}")
+    return record
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error) or type(error).__name__
+    for reason in REASONS:
+        if reason in text:
+            return reason
+    return text.splitlines()[0][:200]
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _all_processes(well: bool) -> bool:
+    if jax.process_count() == 1:
+        return well
+    return bool(multihost_utils.process_allgather(np.array(well)).all())
