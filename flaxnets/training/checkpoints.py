@@ -18,9 +18,9 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ REMOVING = ".removing-"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax has not renamed yet
 NAME = re.compile(r"(\d+)-step-(\d+)")
 DIFFERENCES = 3  # that an error names
+STATUS = re.compile(r"([A-Z_]+): ")  # what TensorStore's messages, a page each, begin with
 REASONS = [
     os.strerror(code)
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
@@ -122,8 +123,9 @@ class Checkpoints:
             if self._primary:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._take_lock()
-                self._sweep()
-        logging.getLogger("absl").addFilter(_not_from_orbax)
+                self._sweep()  # which may make the room for what comes next
+                self._sign_lock()
+        _quieten_orbax()
         self._checkpointer = ocp.AsyncCheckpointer(
             _handler(),
             async_options=ocp.options.AsyncOptions(
@@ -280,7 +282,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         whole = {}
-        for saved in reversed(self._committed()):
+        for saved in reversed(self._there()):
             try:
                 self._record(saved)
             except _BrokenError:
@@ -289,7 +291,7 @@ class Checkpoints:
                 whole[saved.step] = saved  # a later save of a step takes the place of an earlier
         newest = sorted(whole.values(), reverse=True)
         kept = {*newest[: self._keep], self._best_of(newest)}
-        for saved in self._committed():
+        for saved in self._there():
             if saved in self._records and saved not in kept | self._broken:
                 # Renamed first, so that an interruption leaves no half of it under its name.
                 gone = self.folder / (REMOVING + saved.name)
@@ -315,19 +317,20 @@ class Checkpoints:
 
     # Reading
 
+    def _there(self) -> list[_Saved]:
+        """What this process sees, newest first."""
+        names = [NAME.fullmatch(path.name) for path in self.folder.iterdir()]
+        return sorted((_Saved(int(m[1]), int(m[2])) for m in names if m), reverse=True)
+
     def _committed(self) -> list[_Saved]:
-        """What is there, newest first; process 0 looks, so that all see the same."""
-        found = []
-        if self._primary:
-            for path in self.folder.iterdir():
-                if match := NAME.fullmatch(path.name):
-                    found.append(_Saved(int(match[1]), int(match[2])))
-        if jax.process_count() > 1:
-            count = int(multihost_utils.broadcast_one_to_all(np.int32(len(found))))
-            table = np.array(found or np.zeros((count, 2)), np.int32).reshape(count, 2)
-            table = multihost_utils.broadcast_one_to_all(table)
-            found = [_Saved(int(number), int(step)) for number, step in table]
-        return sorted(found, reverse=True)
+        """What process 0 sees, newest first."""
+        if jax.process_count() == 1:
+            return self._there()
+        there = self._there() if self._primary else []
+        count = int(multihost_utils.broadcast_one_to_all(np.int32(len(there))))
+        table = np.zeros((count, 2), np.int32)
+        table[: len(there)] = there or 0
+        return [_Saved(*map(int, row)) for row in multihost_utils.broadcast_one_to_all(table)]
 
     def _record(self, saved: _Saved) -> dict[str, Any]:
         if saved not in self._records:
@@ -372,7 +375,7 @@ class Checkpoints:
             yield
         except (OSError, CheckpointError) as error:
             self._unlock()
-            reason = _reason(error)
+            reason = _reason(error) if isinstance(error, OSError) else str(error)
         if not _all_processes(reason is None):
             raise CheckpointError(f"{failure}: {reason or 'process 0 says why'}")
 
@@ -386,6 +389,9 @@ class Checkpoints:
         except BlockingIOError:
             holder = os.read(self._lock, 100).decode(errors="replace") or "unknown"
             raise CheckpointError(f"another run is using it ({holder})") from None
+
+    def _sign_lock(self) -> None:
+        assert self._lock is not None
         os.ftruncate(self._lock, 0)
         os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
@@ -417,8 +423,27 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
 
 
+def _quieten_orbax() -> None:
+    """Keep tracebacks of failed writes off the command line; they are raised as well."""
+    logging.getLogger("absl").addFilter(_not_from_orbax)
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = cast(Any, _Hook(sys.unraisablehook))
+
+
+class _Hook(NamedTuple):
+    """Passes on all but the end of a write whose event loop Orbax has closed.
+
+    Of many writes that fail at once it awaits the first only.
+    """
+
+    before: Callable[[Any], Any]
+
+    def __call__(self, unraisable: Any) -> None:
+        if unraisable.object or str(unraisable.exc_value) != "Event loop is closed":
+            self.before(unraisable)
+
+
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-    """Its failures are raised; logged, they would be tracebacks at the command line."""
     return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
@@ -439,8 +464,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _kind(leaf: Any) -> dict[str, Any]:
-    dtype = getattr(leaf.dtype, "numpy_dtype", leaf.dtype)  # TensorStore has its own
-    return {"dtype": np.dtype(dtype).name, "shape": list(leaf.shape)}
+    return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
 
 
 def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -466,47 +490,43 @@ def _some(things: list[str], separator: str = ", ") -> str:
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of a checkpoint, each process its own shards.
+    """The arrays of a checkpoint as Orbax lays them out, each process its own shards.
 
-    Orbax's own restore gives up a broken checkpoint with reads under way, which then print
-    tracebacks; here every read ends before the next step is taken.
+    Orbax's own restore gives up at the first array that cannot be read and leaves the reads of
+    the others under way, whose failures then end as tracebacks on stderr. Here each is awaited.
     """
     context = tensorstore.Context()
-    opening = {
-        name: tensorstore.open(
-            {
-                "driver": "zarr",
-                "fill_missing_data_reads": False,
-                "kvstore": {
-                    "driver": "ocdbt",
-                    "base": {"driver": "file", "path": f"{path}/"},
-                    "path": f"{name}/",
-                },
-            },
-            read=True,
-            context=context,
-        )
-        for name in wanted
-    }
-    failed = {name: future.exception() for name, future in opening.items() if future.exception()}
+    opening = {name: tensorstore.open(_place(path, name), context=context) for name in wanted}
+    failed = [name for name, future in opening.items() if future.exception()]
     if failed:
-        reason = _reason(next(iter(failed.values())))
-        raise _BrokenError(f"{_some(list(failed))} cannot be read: {reason}")
+        reason = _reason(opening[failed[0]].exception())
+        raise _BrokenError(f"{_some(failed)} cannot be read: {reason}")
     arrays: dict[str, Any] = {}
     for name, leaf in wanted.items():
         there = opening[name].result()
-        if _kind(there) != _kind(leaf):
-            raise _BrokenError(f"{name}: another dtype or shape than recorded")
+
+        def read(index: Any, there: Any = there) -> np.ndarray:
+            return there[index].read().result()
+
         sharding = getattr(leaf, "sharding", None)
+        if list(there.shape) != list(leaf.shape):
+            raise _BrokenError(f"{name} has shape {list(there.shape)}, another than recorded")
         if sharding is None:
-            arrays[name] = there.read().result()
+            arrays[name] = read(...)
         else:
-
-            def shard(index, there=there):
-                return there[index].read().result()
-
-            arrays[name] = jax.make_array_from_callback(there.shape, sharding, shard)
+            arrays[name] = jax.make_array_from_callback(there.shape, sharding, read)
     return arrays
+
+
+def _place(path: Path, name: str) -> dict[str, Any]:
+    """Of an array, for TensorStore."""
+    base = {"driver": "file", "path": f"{path}/"}
+    return {
+        "driver": "zarr",
+        "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+        "fill_missing_data_reads": False,
+        "open": True,
+    }
 
 
 def _sealed(record: Mapping[str, Any]) -> bytes:
@@ -535,11 +555,13 @@ def _seal(record: Mapping[str, Any]) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error) or type(error).__name__
+    text = str(error)
     for reason in REASONS:
         if reason in text:
             return reason
-    return text.splitlines()[0][:200]
+    if status := STATUS.match(text):
+        return f"TensorStore says {status[1]}"
+    return f"{type(error).__name__}: {text.partition(chr(10))[0][:100]}"
 
 
 def _sync(path: Path) -> None:
