@@ -524,7 +524,6 @@ def _place(path: Path, name: str) -> dict[str, Any]:
     return {
         "driver": "zarr",
         "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
-        "fill_missing_data_reads": False,
         "open": True,
     }
 
