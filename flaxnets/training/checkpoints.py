@@ -7,9 +7,7 @@ checkpoint: a folder `NUMBER-step-STEP`, numbered in the order of saving.
 """
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import json
 import logging
 import math
@@ -30,23 +28,24 @@ from jax.experimental import multihost_utils
 
 from flaxnets.bridge.files import atomic
 from flaxnets.training.digest import digests
+from flaxnets.training.record import (
+    FORMAT,
+    BrokenError,
+    CheckpointError,
+    kind_of,
+    named,
+    reason_of,
+    require_same,
+    sealed,
+    some,
+    unsealed,
+)
 
-FORMAT = 1
 RECORD = "record.json"
 LOCK = ".lock"
 REMOVING = ".removing-"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax has not renamed yet
 NAME = re.compile(r"(\d+)-step-(\d+)")
-DIFFERENCES = 3  # that an error names
-STATUS = re.compile(r"([A-Z_]+): ")  # what TensorStore's messages, a page each, begin with
-REASONS = [
-    os.strerror(code)
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
-]
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or restored; the message is one line."""
 
 
 class Restored(NamedTuple):
@@ -74,10 +73,6 @@ class _Saved(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.number:06d}-step-{self.step}"
-
-
-class _BrokenError(Exception):
-    """Why a checkpoint is not whole."""
 
 
 class Checkpoints:
@@ -169,7 +164,7 @@ class Checkpoints:
             CheckpointError: this checkpoint cannot be written, or the one before could not.
         """
         self.wait()
-        leaves = _named(arrays)
+        leaves = named(arrays)
         numbers = [saved.number for saved in self._committed()]
         path = self.folder / _Saved(max(numbers, default=0) + 1, step).name
         record = {
@@ -178,7 +173,7 @@ class Checkpoints:
             "about": dict(about),
             "figures": {name: float(value) for name, value in (figures or {}).items()},
             "leaves": {
-                name: {**_kind(leaves[name]), "digest": digest}
+                name: {**kind_of(leaves[name]), "digest": digest}
                 for name, digest in digests(leaves).items()
             },
         }
@@ -227,7 +222,7 @@ class Checkpoints:
         for saved in chosen:
             try:
                 return self._load(saved, like)
-            except _BrokenError as reason:
+            except BrokenError as reason:
                 self._broken.add(saved)
                 broken.append(f"{saved.name}: {reason}")
                 if self._primary:
@@ -263,7 +258,7 @@ class Checkpoints:
         path, record = self._saving
         (unfinished,) = self.folder.glob(f"{path.name}{UNFINISHED}*")
         with atomic(unfinished / RECORD) as file:
-            file.write(_sealed(record))
+            file.write(sealed(record))
         for written in [*unfinished.rglob("*"), unfinished]:
             _sync(written)
 
@@ -278,14 +273,14 @@ class Checkpoints:
             if self._primary:
                 with contextlib.suppress(OSError):
                     self._sweep()
-            raise CheckpointError(f"{path} cannot be written: {_reason(error)}") from error
+            raise CheckpointError(f"{path} cannot be written: {reason_of(error)}") from error
 
     def _prune(self) -> None:
         whole = {}
         for saved in reversed(self._there()):
             try:
                 self._record(saved)
-            except _BrokenError:
+            except BrokenError:
                 continue  # left where it is
             if saved not in self._broken:
                 whole[saved.step] = saved  # a later save of a step takes the place of an earlier
@@ -299,7 +294,9 @@ class Checkpoints:
                     os.rename(self.folder / saved.name, gone)
                     shutil.rmtree(gone)
                 except OSError as error:
-                    raise CheckpointError(f"{gone} cannot be removed: {_reason(error)}") from error
+                    raise CheckpointError(
+                        f"{gone} cannot be removed: {reason_of(error)}"
+                    ) from error
                 del self._records[saved]
 
     def _best_of(self, saved: list[_Saved]) -> _Saved | None:
@@ -309,7 +306,7 @@ class Checkpoints:
         sign = {"min": 1, "max": -1}[direction]
         found = []
         for one in saved:
-            with contextlib.suppress(_BrokenError):
+            with contextlib.suppress(BrokenError):
                 value = self._record(one)["figures"].get(figure, math.nan)
                 if one not in self._broken and not math.isnan(value):
                     found.append((sign * value, one))
@@ -334,7 +331,7 @@ class Checkpoints:
 
     def _record(self, saved: _Saved) -> dict[str, Any]:
         if saved not in self._records:
-            self._records[saved] = _unsealed(self.folder / saved.name / RECORD)
+            self._records[saved] = unsealed(self.folder / saved.name / RECORD)
         return self._records[saved]
 
     def _load(self, saved: _Saved, like: Any) -> Restored:
@@ -342,15 +339,15 @@ class Checkpoints:
         self._records.pop(saved, None)
         with self._verifying():
             record = self._record(saved)
-        wanted = _named(like)
-        _require_same(path, record["leaves"], wanted)
+        wanted = named(like)
+        require_same(path, record["leaves"], wanted)
         with self._verifying():
             arrays = _read(path, wanted)
         with self._verifying():
             found = digests(arrays)
             bad = [name for name in wanted if found[name] != record["leaves"][name]["digest"]]
             if bad:
-                raise _BrokenError(f"{_some(bad)} not as saved (another digest)")
+                raise BrokenError(f"{some(bad)} not as saved (another digest)")
         tree = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])
         return Restored(record["step"], tree, record["about"], record["figures"])
 
@@ -363,9 +360,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            reason = str(error) if isinstance(error, _BrokenError) else _reason(error)
+            reason = str(error) if isinstance(error, BrokenError) else reason_of(error)
         if not _all_processes(reason is None):
-            raise _BrokenError(reason or "another process could not read it")
+            raise BrokenError(reason or "another process could not read it")
 
     @contextlib.contextmanager
     def _together(self, failure: str):
@@ -375,7 +372,7 @@ class Checkpoints:
             yield
         except (OSError, CheckpointError) as error:
             self._unlock()
-            reason = _reason(error) if isinstance(error, OSError) else str(error)
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
         if not _all_processes(reason is None):
             raise CheckpointError(f"{failure}: {reason or 'process 0 says why'}")
 
@@ -447,48 +444,6 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
     return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path, joined by dots, in the order of the tree."""
-    leaves: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if name in leaves:
-            raise ValueError(f"two leaves are called {name}; give them different names")
-        if not hasattr(leaf, "dtype") or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            kind = getattr(leaf, "dtype", type(leaf).__name__)
-            raise ValueError(f"{name} is {kind}; save an array, of a typed key its key_data")
-        if 0 in leaf.shape:
-            raise ValueError(f"{name} has shape {leaf.shape}; leave out what has no elements")
-        leaves[name] = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
-    return leaves
-
-
-def _kind(leaf: Any) -> dict[str, Any]:
-    return {"dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
-
-
-def _require_same(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    def described(kind):
-        return f"{kind['dtype']}{kind['shape']}" if kind else "missing"
-
-    differences = []
-    for name in {**wanted, **saved}:
-        there = saved.get(name)
-        here = _kind(wanted[name]) if name in wanted else None
-        if described(there) != described(here):
-            differences.append(f"{name} is {described(there)} there, {described(here)} here")
-    if differences:
-        raise CheckpointError(
-            f"{path} is of another network or optimizer: {_some(differences, '; ')}"
-        )
-
-
-def _some(things: list[str], separator: str = ", ") -> str:
-    more = len(things) - DIFFERENCES
-    named = separator.join(things[:DIFFERENCES])
-    return f"{named} and {more} more" if more > 0 else named
-
-
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of a checkpoint as Orbax lays them out, each process its own shards.
 
@@ -499,8 +454,8 @@ def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     opening = {name: tensorstore.open(_place(path, name), context=context) for name in wanted}
     failed = [name for name, future in opening.items() if future.exception()]
     if failed:
-        reason = _reason(opening[failed[0]].exception())
-        raise _BrokenError(f"{_some(failed)} cannot be read: {reason}")
+        reason = reason_of(opening[failed[0]].exception())
+        raise BrokenError(f"{some(failed)} cannot be read: {reason}")
     arrays: dict[str, Any] = {}
     for name, leaf in wanted.items():
         there = opening[name].result()
@@ -510,7 +465,7 @@ def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
         sharding = getattr(leaf, "sharding", None)
         if list(there.shape) != list(leaf.shape):
-            raise _BrokenError(f"{name} has shape {list(there.shape)}, another than recorded")
+            raise BrokenError(f"{name} has shape {list(there.shape)}, another than recorded")
         if sharding is None:
             arrays[name] = read(...)
         else:
@@ -526,41 +481,6 @@ def _place(path: Path, name: str) -> dict[str, Any]:
         "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
         "open": True,
     }
-
-
-def _sealed(record: Mapping[str, Any]) -> bytes:
-    return json.dumps({"sha256": _seal(record), "record": record}, indent=1).encode()
-
-
-def _unsealed(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-        record, seal = content["record"], content["sha256"]
-    except OSError as error:
-        raise _BrokenError(f"{path.name}: {_reason(error)}") from None
-    except (ValueError, KeyError, TypeError):
-        raise _BrokenError(f"{path.name} is not a record") from None
-    if seal != _seal(record):
-        raise _BrokenError(f"{path.name} is not as it was written")
-    if record["format"] != FORMAT:
-        raise _BrokenError(f"format {record['format']}; this version reads {FORMAT}")
-    return record
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    for reason in REASONS:
-        if reason in text:
-            return reason
-    if status := STATUS.match(text):
-        return f"TensorStore says {status[1]}"
-    return f"{type(error).__name__}: {text.partition(chr(10))[0][:100]}"
 
 
 def _sync(path: Path) -> None:
