@@ -10,6 +10,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,21 +18,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+# Of every program that comes from the compilation cache, XLA on a CPU complains that the machine
+# lacks "prefer-no-gather", which is a preference and not a feature; what is fatal is still said.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from flaxnets import __version__, specs
+from flaxnets import __version__, environment, specs
 from flaxnets.bridge import BridgeError
 from flaxnets.data import DataError
-from flaxnets.run import Recipe, train
+from flaxnets.recipe import Recipe
+from flaxnets.run import Place, StoppedError, train
+from flaxnets.training import compilation_cache
+from flaxnets.training.checkpoints import CheckpointError
 from flaxnets.training.loop import TrainingError
+from flaxnets.training.mesh import MeshError, join
 
 USAGE = """usage: flaxnets COMMAND [options]
 
   list                     the architectures
   show NAME                a network's weights under both names, and its cost
-  train NAME               train a network; writes spec.json, metrics.jsonl, model.safetensors
+  train NAME               train a network; writes metrics, checkpoints, weights, report.html
+  train NAME --resume RUN  go on with a run that ended or was stopped
   parity [NAMES ...]       prove the twins equal; exit code 1 if one is not
   parity --mutations       prove that the checks catch planted faults
   convert SRC DST --arch NAME
@@ -85,17 +95,25 @@ class Train(Generic[SpecT]):
     """The architecture."""
     spec: tyro.conf.OmitArgPrefixes[SpecT]
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = field(default_factory=Recipe)
+    place: tyro.conf.OmitArgPrefixes[Place] = field(default_factory=Place)
     variant: str | None = None
     """A named size to start from."""
     out: Path | None = None
-    """A new or empty folder for the run's files; by default one under runs/."""
+    """A new or empty folder for the run's files; by default that of the run that is resumed, or
+    one under runs/."""
 
     def run(self) -> int:
         """Exit code 0."""
         if self.name != self.spec.name:
             raise specs.SpecError(f"write the architecture first: flaxnets train {self.name} ...")
-        out = self.out or Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        outcome = train(self.spec, self.recipe, out)
+        place = self.place
+        if place.platform:
+            environment.choose(place.platform)
+        if (place.coordinator, place.process_id, place.num_processes) != (None, None, None):
+            join(place.coordinator, place.process_id, place.num_processes)
+        compilation_cache.enable()
+        fresh = Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        outcome = train(self.spec, self.recipe, self.out or place.resume or fresh, place)
         console = _console()
         for name, value in outcome.figures.items():
             share = name.startswith(("test_accuracy", "test_exact_match"))
@@ -337,6 +355,18 @@ COMMANDS: dict[str, Any] = {
 }
 
 
+# What is wrong with what was asked for, not with this library.
+EXPECTED = (
+    specs.SpecError,
+    BridgeError,
+    CheckpointError,
+    DataError,
+    MeshError,
+    TrainingError,
+    OSError,
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 2 for wrong input, else the command's own.
 
@@ -353,7 +383,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _parse(arguments[0], arguments[1:]).run()
-    except (specs.SpecError, BridgeError, DataError, TrainingError, OSError) as error:
+    except StoppedError as stop:
+        _fail(stop)
+        return 128 + stop.signal  # as a shell says of a command that a signal ended
+    except EXPECTED as error:
         return _fail(error)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "matplotlib"):

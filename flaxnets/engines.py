@@ -25,7 +25,7 @@ from flaxnets.recipe import Recipe
 from flaxnets.training import Phase, Trainer, TrainStep, clipping, dispatch, objectives, optimizers
 from flaxnets.training import mesh as meshes
 from flaxnets.training import schedules as optax_schedules
-from flaxnets.training.loop import Heard, TrainingError, predict
+from flaxnets.training.loop import Heard, Predictor, TrainingError
 from flaxnets.training.randomness import draws
 
 
@@ -125,6 +125,7 @@ class FlaxEngine:
         else:
             self._dispatch = dispatch.choose(self._step, first)
         self._trainer = Trainer(self._step, self._given, self._dispatch)
+        self._predict: Predictor | None = None
 
     @property
     def taken(self) -> int:
@@ -149,6 +150,7 @@ class FlaxEngine:
 
     def trained(self) -> Trained:
         model = self._step.model(self._trainer.state)
+        self._predict = predict = self._predict or Predictor(model)
         return Trained(
             bridge.state_dict(model),
             lambda inputs, axes, part: predict(model, inputs, part or "__call__"),
@@ -211,7 +213,7 @@ class TorchEngine:
         model.load_state_dict(tensors(bridge.state_dict(first)))
         axes = tuple(given.axes for given in spec.examples(1))
         self._axes = axes if len(axes) > 1 else axes[0]
-        create = torch_optimizers.BY_NAME[recipe.optimizer]
+        create: Any = torch_optimizers.BY_NAME[recipe.optimizer]
         phases = []
         for part, objective in torch_objectives.phases(
             spec.task, spec.outputs, recipe.noise, recipe.label_smoothing

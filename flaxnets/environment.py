@@ -7,7 +7,40 @@ from pathlib import Path
 
 import jax
 
+from flaxnets.specs import SpecError
+
+PLATFORMS = ("cpu", "gpu", "tpu")
 PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def device(platform: str | None) -> jax.Device:
+    """The first device of a platform.
+
+    Args:
+        platform: one of `PLATFORMS`; None for JAX's own choice.
+
+    Raises:
+        SpecError: an unknown platform, or one that JAX has no device of.
+
+    >>> device("cpu").platform
+    'cpu'
+    """
+    if platform is not None and platform not in PLATFORMS:
+        raise SpecError(f"platform {platform!r} is unknown; use {', '.join(PLATFORMS)}")
+    try:
+        return jax.devices(platform)[0]
+    except RuntimeError:
+        there = jax.default_backend()
+        raise SpecError(f"platform {platform!r} is absent; JAX runs on {there!r} here") from None
+
+
+def choose(platform: str) -> None:
+    """Let this process compute on a platform.
+
+    Raises:
+        SpecError: an unknown platform, or one that JAX has no device of.
+    """
+    jax.config.update("jax_default_device", device(platform))
 
 
 def version(package: str) -> str:

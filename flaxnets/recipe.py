@@ -165,18 +165,19 @@ class Recipe:
         assert self.steps is not None  # as settled
         left = max(self.steps - self.warmup, 1)
         rising = {"start_factor": 1 / max(self.warmup, 1), "total_iters": max(self.warmup - 1, 1)}
-        falling = {
+        kinds: dict[str, list[tuple[str, dict[str, Any]]]] = {
             "constant": [],
             "cosine": [("cosine_annealing_lr", {"T_max": left})],
             "linear": [
                 ("linear_lr", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": left})
             ],
             "steps": [("multi_step_lr", {"milestones": (left // 2, left * 3 // 4), "gamma": 0.1})],
-        }[self.schedule]
-        flat: list[tuple[str, dict[str, Any]]] = [
-            ("linear_lr", {"start_factor": 1.0, "end_factor": 1.0, "total_iters": 1})
-        ]
-        return [("linear_lr", rising), *(falling or flat)] if self.warmup else falling
+        }
+        falling = kinds[self.schedule]
+        if not self.warmup:
+            return falling
+        flat = ("linear_lr", {"start_factor": 1.0, "end_factor": 1.0, "total_iters": 1})
+        return [("linear_lr", rising), *(falling or [flat])]
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON holds it."""

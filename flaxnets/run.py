@@ -1,106 +1,88 @@
-"""One training run, from a spec to files on disk, in either backend.
+"""One training run, from a spec to files on disk, in either backend, which can be resumed.
 
-A run leaves `spec.json`, `metrics.jsonl` (a line a step, then the final figures),
-`model.safetensors`, pictures and, of networks that read, `examples.txt` behind.
+A run leaves `spec.json`, `run.json` (recipe, versions, hardware), `metrics.jsonl` (a line a step,
+then the final figures), `checkpoints/`, `model.safetensors`, pictures and, of networks that read,
+`examples.txt` behind, and `report.html` with all of it.
 """
 
+import contextlib
 import importlib.util
 import json
+import shlex
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-import flaxnets
-from flaxnets import bridge, data, specs, training
-from flaxnets.bridge.convert import as_numpy
+from flaxnets import bridge, data, environment, run_page, specs
 from flaxnets.bridge.files import atomic
-from flaxnets.evaluation import Call, Evaluation, evaluate
-from flaxnets.training import Phase, objectives, optimizers
+from flaxnets.data.sampler import order
+from flaxnets.engines import Engine, FlaxEngine, TorchEngine, Trained
+from flaxnets.evaluation import Evaluation, evaluate
+from flaxnets.recipe import Recipe
+from flaxnets.training import mesh as meshes
+from flaxnets.training.checkpoints import Checkpoints
 from flaxnets.training.loop import TrainingError
 from flaxnets.training.progress import ProgressLog
+from flaxnets.training.tensorboard import TensorBoardLog
 
-OptimizerName = Literal[
-    "sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"
-]
-WITH_BETAS = ("adam", "adamw", "adamax", "nadam", "radam")
-STEPS, BATCH_SIZE, LR = 500, 64, 1e-3  # where neither user nor network says otherwise
+SECONDS_BETWEEN_SAVES = 60.0  # where the recipe does not say after how many steps
+PARTS = 10  # checkpoints of a run of several processes, whose clocks differ
+HELD_OUT = 10  # one in so many training examples is for evaluations on the way
+PROFILED = 20  # steps in a trace
+# The figure that says which of several evaluations is best.
+PRINCIPAL: dict[str, tuple[str, Literal["min", "max"]]] = {
+    "classification": ("eval_accuracy", "max"),
+    "translation": ("eval_exact_match", "max"),
+    "masked_language_modelling": ("eval_perplexity", "min"),
+    "regression": ("eval_mse", "min"),
+    "reconstruction": ("eval_mse", "min"),
+    "vae": ("eval_mse", "min"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is trained; what is None is the network's own or a common default.
+class Place:
+    """Where a run computes, and what it leaves besides its figures.
 
     Attributes:
-        backend: the twin that is trained.
-        data: a data set by name.
-        data_dir: a folder of IDX, CoNLL-U or text files to read in its place.
-        steps: how many batches; 500 if nothing is said.
-        epochs: how many times through the data, in place of steps.
-        batch_size: examples a batch; 64, or all if there are fewer.
-        optimizer: with torch's defaults but for what is given here.
-        lr: learning rate; 0.001 if nothing is said.
-        betas: of the optimizers of Adam's family.
-        noise: standard deviation of the noise that a reconstruction has to take away.
-        seed: of weights, order of examples and random numbers.
+        platform: of the devices; JAX's own choice if none is given.
+        mesh: of the devices, as in "data=4" or "data=2,fsdp=2"; one device if none is given.
+        coordinator: host:port of the first of several processes.
+        process_id: of this process, from 0.
+        num_processes: of the run; what the cluster's environment says where it says so.
+        resume: the folder of a run to go on with; in place, unless another is given for the rest.
+        profile: write a trace of a few steps, for TensorBoard or Perfetto.
+        tensorboard: write event files beside the metrics.
     """
 
-    backend: Literal["flax", "torch"] = "flax"
-    data: str | None = None
-    data_dir: Path | None = None
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    optimizer: OptimizerName | None = None
-    lr: float | None = None
-    betas: tuple[float, float] | None = None
-    noise: float = 0.0
-    seed: int = 0
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    mesh: str | None = None
+    coordinator: str | None = None
+    process_id: int | None = None
+    num_processes: int | None = None
+    resume: Path | None = None
+    profile: bool = False
+    tensorboard: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise TrainingError(f"{name} {value} is too small; use 1 or more")
-        if self.steps and self.epochs:
-            raise TrainingError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise TrainingError(f"lr {self.lr} is not a positive number")
-        if self.noise < 0:
-            raise TrainingError(f"noise {self.noise} is negative; use 0 or more")
-        if self.betas and self.optimizer not in (None, *WITH_BETAS):
-            raise TrainingError(
-                f"betas {self.betas} are of {', '.join(WITH_BETAS)}, not of {self.optimizer}"
-            )
 
-    def settled(self, spec: specs.Spec, examples: int) -> "Recipe":
-        """The recipe with nothing left open, for a network and a number of examples."""
-        own = spec.recipe(self.data or spec.data)
-        if self.optimizer not in (None, own.get("optimizer")):
-            own = {name: value for name, value in own.items() if name not in ("lr", "betas")}
-        if self.steps or self.epochs:
-            own = {name: value for name, value in own.items() if name not in ("steps", "epochs")}
-        open_ = {name for name, value in vars(self).items() if value is None}
-        recipe = replace(self, **{name: own[name] for name in open_ & own.keys()})
-        batch_size = recipe.batch_size or min(BATCH_SIZE, examples)
-        steps = recipe.epochs * (examples // batch_size) if recipe.epochs else recipe.steps
-        return replace(
-            recipe,
-            data=recipe.data or spec.data,
-            batch_size=batch_size,
-            steps=steps or STEPS,
-            epochs=None,
-            optimizer=recipe.optimizer or "adam",
-            lr=recipe.lr or LR,
-        )
+class StoppedError(RuntimeError):
+    """A run that was asked to stop and has saved its state; the message is one line.
 
-    @property
-    def optimizer_options(self) -> dict[str, Any]:
-        """What the optimizer is made with, in either backend."""
-        return {"lr": self.lr, **({"betas": self.betas} if self.betas else {})}
+    Attributes:
+        signal: that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,27 +102,99 @@ class Outcome(Evaluation):
     out: Path
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained network of either backend: its weights and its calls."""
+def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place = Place()) -> Outcome:
+    """Train a network and leave its files in a folder that is new or empty, or a run's.
 
-    weights: dict[str, np.ndarray]
-    call: Call
-
-
-def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
-    """Train a network and leave its files in a folder that is new or empty.
+    Args:
+        spec: of the network; of a run that is resumed, its own or the default.
+        recipe: of the run; of one that is resumed, only `steps` may differ from its own.
+        out: the folder.
+        place: devices, processes, and the run that is resumed.
 
     Raises:
         data.DataError: data that is absent or does not fit the network.
-        TrainingError: a loss that is not finite, or a folder that holds something.
+        TrainingError: a loss that is not finite, a folder that holds something, a run that
+            cannot be resumed.
+        meshes.MeshError: devices or processes that cannot be had.
+        StoppedError: SIGTERM or SIGINT, once the state is saved.
         OSError: files that cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    began = time.perf_counter()
+    told: dict[str, Any] = {}
+    if place.resume is not None:
+        spec, recipe, told = _earlier(place.resume, spec, recipe)
+    if (
+        out != place.resume
+        and _primary()
+        and out.exists()
+        and (not out.is_dir() or any(out.iterdir()))
+    ):
         raise TrainingError(f"{out} is there and not empty; choose another folder")
     if not spec.task:
         raise TrainingError(f"{spec.name}: {spec.twin} has nothing that it is trained towards")
-    chosen = data.load(recipe.data or spec.data, recipe.data_dir)
+    chosen = _data(spec, recipe)
+    recipe = recipe.settled(spec, len(chosen.train_targets))
+    held, whole = None, chosen
+    if recipe.eval_every:
+        held, chosen = _hold_out(whole)
+        recipe = recipe.settled(spec, len(chosen.train_targets))
+    assert recipe.batch_size is not None  # as settled
+    order_ = chosen.train_inputs, chosen.train_targets, recipe.batch_size, recipe.seed
+    next(data.batches(*order_))  # an impossible batch size shows before anything is written
+    mesh = meshes.make(place.mesh) if place.mesh else None
+    if recipe.backend == "torch" and (mesh or place.platform not in (None, "cpu")):
+        raise TrainingError("backend torch trains on one CPU; leave mesh and platform out")
+    if mesh is None and jax.process_count() > 1:
+        mesh = meshes.make(f"data={jax.device_count()}")
+    engine: Engine = (
+        FlaxEngine(spec, recipe, chosen, mesh, told.get("engine"))
+        if recipe.backend == "flax"
+        else TorchEngine(spec, recipe, chosen)
+    )
+    run = _Run(spec, recipe, out, place, engine, held, told, began)
+    with run:
+        run.to_the_end()
+        found = evaluate(spec, run.trained.call, whole)
+        run.finish(found)
+    outcome = Outcome(
+        **vars(found),
+        losses=run.losses,
+        inputs=whole.test_inputs,
+        targets=whole.test_targets,
+        out=out,
+    )
+    if _primary():
+        _draw(spec, outcome)
+        with atomic(out / "report.html") as file:
+            file.write(run_page.page(out).encode())
+    return outcome
+
+
+def _primary() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def _earlier(
+    folder: Path, spec: specs.Spec, recipe: Recipe
+) -> tuple[specs.Spec, Recipe, dict[str, Any]]:
+    """Spec, recipe and facts of the run in a folder, with the steps that are asked for now."""
+    try:
+        known = specs.from_json((folder / "spec.json").read_text())
+        told = json.loads((folder / "run.json").read_text())
+        before = Recipe.from_json(told["recipe"])
+    except OSError as error:
+        raise TrainingError(f"{folder} is no run to resume: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{folder} is no run to resume: {error}") from None
+    if spec not in (known, specs.make(known.name)):
+        raise TrainingError(f"{folder} is a run of another {known.name}; leave its fields out")
+    return known, before.resumed(recipe), told
+
+
+def _data(spec: specs.Spec, recipe: Recipe) -> data.Dataset:
+    name = recipe.data_dir.name if recipe.data_dir else recipe.data or spec.data
+    chosen = data.load(name, recipe.data_dir)
     _check_targets(spec, chosen)
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
     wanted = spec.targets(1)
@@ -149,44 +203,296 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path) -> Outcome:
             f"{chosen.name} has targets {chosen.train_targets.shape[1:]}, "
             f"{spec.name} outputs {wanted.shape[1:]}"
         )
-    recipe = recipe.settled(spec, len(chosen.train_targets))
-    assert recipe.batch_size is not None  # as settled
-    batches = data.batches(
-        chosen.train_inputs, chosen.train_targets, recipe.batch_size, recipe.seed
-    )
-    first = next(batches)  # an impossible batch size shows before anything is written
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic(out / "spec.json") as file:
-        file.write(spec.to_json().encode())
-    losses: list[float] = []
-    with (
-        open(out / "metrics.jsonl", "w", buffering=1) as lines,
-        ProgressLog(f"{spec.name} ({recipe.backend})", recipe.steps or 0) as progress,
-    ):
-        began = time.perf_counter()
+    return chosen
 
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            losses.append(metrics["loss"])
-            line = {"step": step, **metrics, "seconds": round(time.perf_counter() - began, 4)}
-            lines.write(json.dumps(line) + "\n")
-            progress(step, metrics)
 
-        engine = _flax if recipe.backend == "flax" else _torch
-        trained = engine(spec, recipe, chain([first], batches), on_step)
-        found = evaluate(spec, trained.call, chosen)
-        lines.write(json.dumps({"step": recipe.steps, **found.figures}) + "\n")
-    bridge.write(trained.weights, out / "model.safetensors")
-    if found.examples:
-        (out / "examples.txt").write_text("\n".join(found.examples) + "\n")
-    outcome = Outcome(
-        **vars(found),
-        losses=losses,
-        inputs=chosen.test_inputs,
-        targets=chosen.test_targets,
-        out=out,
-    )
-    _draw(spec, outcome)
-    return outcome
+def _hold_out(chosen: data.Dataset) -> tuple[data.Dataset, data.Dataset]:
+    """A part of the training data in place of the test's, and the data without that part."""
+    count = len(chosen.train_targets)
+    if count < HELD_OUT:
+        raise data.DataError(f"{chosen.name} has {count} examples, too few to evaluate on some")
+    rows = np.sort(order(0, 0, count)[: count // HELD_OUT])
+    rest = np.setdiff1d(np.arange(count), rows)
+
+    def pick(rows: np.ndarray) -> tuple[Any, Any]:
+        return jax.tree.map(lambda x: x[rows], (chosen.train_inputs, chosen.train_targets))
+
+    inputs, targets = pick(rows)
+    train_inputs, train_targets = pick(rest)
+    left = replace(chosen, train_inputs=train_inputs, train_targets=train_targets)
+    return replace(left, test_inputs=inputs, test_targets=targets), left
+
+
+class _Run:
+    """A run between its first step and its last, with the files that it keeps."""
+
+    def __init__(
+        self,
+        spec: specs.Spec,
+        recipe: Recipe,
+        out: Path,
+        place: Place,
+        engine: Engine,
+        held: data.Dataset | None,
+        told: dict[str, Any],
+        began: float,
+    ) -> None:
+        self.spec, self.recipe, self.out, self.place = spec, recipe, out, place
+        self.engine, self.held, self.told, self.began = engine, held, told, began
+        self.losses: list[float] = []
+        self.evaluated: list[tuple[int, float]] = []
+        self.facts: dict[str, Any] = {}
+        self._signal: int | None = None
+        self._saved = self._started = time.perf_counter()
+        self._tracing = False
+
+    def __enter__(self) -> "_Run":
+        with contextlib.ExitStack() as stack:
+            first, lines = self._resume()
+            if _primary():
+                self.out.mkdir(parents=True, exist_ok=True)
+                with atomic(self.out / "spec.json") as file:
+                    file.write(self.spec.to_json().encode())
+                with atomic(self.out / "metrics.jsonl") as file:
+                    file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            resumed = [*self.told.get("resumed", []), *([first] if self.told else [])]
+            self.facts = {
+                "name": self.spec.name,
+                "backend": self.recipe.backend,
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "recipe": self.recipe.to_json(),
+                "versions": environment.versions(),
+                "hardware": environment.hardware(),
+                "engine": self.engine.facts(),
+                "resumed": resumed,
+            }
+            if self.place.mesh:
+                self.facts["hardware"]["mesh"] = self.place.mesh
+            self._tell()
+            best = PRINCIPAL[self.spec.task] if self.held else None
+            self.checkpoints = stack.enter_context(
+                Checkpoints(self.out / "checkpoints", self.recipe.keep, best)
+            )
+            self._logs: list[Callable[[int, dict[str, float]], None]] = []
+            if _primary():
+                self._lines = stack.enter_context(
+                    open(self.out / "metrics.jsonl", "a", buffering=1)
+                )
+                title = f"{self.spec.name} ({self.recipe.backend})"
+                steps = self.recipe.steps or 0
+                self._logs.append(stack.enter_context(ProgressLog(title, steps, first=first)))
+                if self.place.tensorboard:
+                    log = TensorBoardLog(self.out / "tensorboard", first)
+                    self._logs.append(stack.enter_context(log))
+            stack.enter_context(self._signals())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._tracing:
+            jax.profiler.stop_trace()
+        self._stack.__exit__(kind, error, trace)
+
+    def _resume(self) -> tuple[int, list[dict[str, Any]]]:
+        """Go on from the newest checkpoint; its step, and what was measured up to it."""
+        folder = self.place.resume
+        if folder is None:
+            return 0, []
+        with Checkpoints(folder / "checkpoints", self.recipe.keep) as checkpoints:
+            found = checkpoints.restore(self.engine.like())
+        lines = []
+        first = 0
+        if found is not None:
+            self.engine.load_state(found.arrays, found.about["rest"])
+            first = found.step
+            lines = _metrics(folder / "metrics.jsonl", first)
+        assert self.recipe.steps is not None  # as settled
+        if first >= self.recipe.steps and found is not None and "done" in found.about:
+            raise TrainingError(f"{folder} has taken its {first} steps; give more with --steps")
+        self.losses = [line["loss"] for line in lines if "loss" in line]
+        if self.held:
+            name, _ = PRINCIPAL[self.spec.task]
+            self.evaluated = [(line["step"], line[name]) for line in lines if name in line]
+        return first, lines
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT ask for an end after the running dispatch."""
+
+        def ask(number: int, _: Any) -> None:
+            self._signal = number
+
+        try:
+            before = {one: signal.signal(one, ask) for one in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread, which alone hears signals
+            before = {}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _stopping(self) -> bool:
+        if jax.process_count() > 1:  # which have to agree, and do so where all pause
+            return False
+        overdue = time.perf_counter() - self._saved > SECONDS_BETWEEN_SAVES
+        return self._signal is not None or (overdue and self.recipe.save_every is None)
+
+    def to_the_end(self) -> None:
+        """Take the steps that are left, with evaluations and checkpoints between."""
+        recipe, engine = self.recipe, self.engine
+        assert recipe.steps is not None  # as settled
+        save_every = recipe.save_every
+        if save_every is None and jax.process_count() > 1:
+            save_every = -(-recipe.steps // PARTS)
+        while engine.taken < recipe.steps and not self._patience_is_over():
+            pauses = [recipe.steps] + [
+                engine.taken - engine.taken % every + every
+                for every in (save_every, recipe.eval_every)
+                if every
+            ]
+            try:
+                engine.advance(min(pauses), self._heard, self._stopping)
+            except data.DataError:
+                self._save()  # the state is good, an example is not
+                raise
+            except TrainingError as error:
+                self.checkpoints.wait()
+                last = next(iter(self.checkpoints.steps()), None)
+                kept = "" if last is None else f"; the state after step {last} is kept"
+                raise TrainingError(f"{error}{kept}") from None
+            figures = {}
+            if recipe.eval_every and engine.taken % recipe.eval_every == 0:
+                figures = self._evaluate()
+            asked = _agreed(self._signal)
+            if (
+                figures
+                or asked
+                or self._stopping()
+                or (save_every and engine.taken % save_every == 0)
+            ):
+                self._save(figures)
+            if asked:
+                self.checkpoints.wait()
+                raise StoppedError(
+                    f"stopped by {signal.Signals(asked).name} after step {engine.taken}; "
+                    f"go on with --resume {self.out}",
+                    asked,
+                )
+        self._save(done=True)
+        self.checkpoints.wait()
+        if self.evaluated and (best := self.checkpoints.best_step()) not in (None, engine.taken):
+            found = self.checkpoints.restore(engine.like(), best)
+            assert found is not None  # as it was just named
+            engine.load_state(found.arrays, found.about["rest"])
+
+    @property
+    def trained(self) -> Trained:
+        """The network as it is now."""
+        return self.engine.trained()
+
+    def _heard(self, step: int, metrics: dict[str, float]) -> None:
+        now = time.perf_counter()
+        if "time_to_first_step" not in self.facts:
+            self.facts["time_to_first_step"] = round(now - self.began, 3)
+            self._tell()
+            if self.place.profile:
+                jax.profiler.start_trace(self.out / "profile")
+                self._tracing, self._traced = True, step + PROFILED
+        if self._tracing and step >= self._traced:
+            jax.profiler.stop_trace()
+            self._tracing = False
+        self.losses.append(metrics["loss"])
+        self._write({"step": step, **metrics, "seconds": round(now - self._started, 4)})
+        for log in self._logs:
+            log(step, metrics)
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self.held is not None
+        step = self.engine.taken
+        found = evaluate(self.spec, self.trained.call, self.held).figures
+        figures = {
+            name.replace("test_", "eval_", 1): value
+            for name, value in found.items()
+            if "_of_the_" not in name
+        }
+        self.evaluated.append((step, figures[PRINCIPAL[self.spec.task][0]]))
+        self._write({"step": step, **figures})
+        for log in self._logs:
+            log(step, figures)
+        return figures
+
+    def _patience_is_over(self) -> bool:
+        if not self.recipe.patience or not self.evaluated:
+            return False
+        _, direction = PRINCIPAL[self.spec.task]
+        sign = 1 if direction == "max" else -1
+        values = [sign * value for _, value in self.evaluated]
+        return len(values) - 1 - values.index(max(values)) >= self.recipe.patience
+
+    def _save(self, figures: dict[str, float] | None = None, done: bool = False) -> None:
+        arrays, rest = self.engine.state()
+        if not _finite(arrays):
+            raise TrainingError(
+                f"the weights are not finite after step {self.engine.taken}; "
+                "use a smaller learning rate"
+            )
+        about = {"rest": rest, **({"done": True} if done else {})}
+        steps = self.checkpoints.steps()
+        if figures or done or self.engine.taken not in steps[:1]:
+            self.checkpoints.save(self.engine.taken, arrays, about, figures)
+        self._saved = time.perf_counter()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if _primary():
+            self._lines.write(json.dumps(line) + "\n")
+
+    def _tell(self) -> None:
+        if _primary():
+            with atomic(self.out / "run.json") as file:
+                file.write(json.dumps(self.facts, indent=2).encode())
+
+    def finish(self, found: Evaluation) -> None:
+        """Write the final figures and weights."""
+        self._write({"step": self.engine.taken, **found.figures})
+        if _primary():
+            bridge.write(self.trained.weights, self.out / "model.safetensors")
+            if found.examples:
+                (self.out / "examples.txt").write_text("\n".join(found.examples) + "\n")
+
+
+def _metrics(path: Path, until: int) -> list[dict[str, Any]]:
+    """What a run had measured up to a step, without final figures or a line that was cut off."""
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line["step"] <= until and not any(name.startswith("test_") for name in line):
+            lines.append(line)
+    return lines
+
+
+def _agreed(signal_: int | None) -> int | None:
+    """The signal that any of the processes has heard."""
+    if jax.process_count() == 1:
+        return signal_
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.array(signal_ or 0)).max()) or None
+
+
+@jax.jit
+def _all_finite(arrays: Any) -> jax.Array:
+    real = [x for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in real]))
+
+
+def _finite(arrays: Any) -> bool:
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(arrays)):
+        return bool(_all_finite(arrays))
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))
 
 
 def _check_targets(spec: specs.Spec, chosen: data.Dataset) -> None:
@@ -210,61 +516,6 @@ def _check_targets(spec: specs.Spec, chosen: data.Dataset) -> None:
         raise data.DataError(
             f"{chosen.name} has {chosen.num_classes} classes but num_classes is {wanted.high}"
         )
-
-
-def _flax(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callable) -> Trained:
-    assert recipe.optimizer is not None
-    assert recipe.steps is not None  # as settled
-    create = optimizers.BY_NAME[recipe.optimizer]
-    phases = [
-        Phase(objective, create(**recipe.optimizer_options), part)
-        for part, objective in objectives.phases(spec.task, spec.outputs, recipe.noise).items()
-    ]
-    step = training.TrainStep(flaxnets.build(spec, "flax", recipe.seed), *phases, seed=recipe.seed)
-    model = step.model(training.fit(step, batches, recipe.steps, on_step))
-    return Trained(
-        bridge.state_dict(model),
-        lambda inputs, axes, part: training.predict(model, inputs, part or "__call__"),
-    )
-
-
-def _torch(spec: specs.Spec, recipe: Recipe, batches: Iterator, on_step: Callable) -> Trained:
-    import torch
-
-    from torch_ref.training import loop
-    from torch_ref.training import objectives as torch_objectives
-    from torch_ref.training import optimizers as torch_optimizers
-
-    assert recipe.optimizer is not None
-    assert recipe.steps is not None  # as settled
-    create = torch_optimizers.BY_NAME[recipe.optimizer]
-    model = flaxnets.build(spec, "torch", recipe.seed)
-    phases = [
-        loop.Phase(
-            objective, create(loop.parameters(model, part), **recipe.optimizer_options), part
-        )
-        for part, objective in torch_objectives.phases(
-            spec.task, spec.outputs, recipe.noise
-        ).items()
-    ]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            axes = tuple(given.axes for given in spec.examples(1))
-            loop.fit(
-                model,
-                phases,
-                batches,
-                recipe.steps,
-                axes if len(axes) > 1 else axes[0],
-                on_step,
-            )
-    except loop.TrainingError as error:
-        raise TrainingError(str(error)) from None
-    return Trained(
-        {name: as_numpy(value) for name, value in model.state_dict().items()},
-        lambda inputs, axes, part: loop.predict(model, inputs, axes, part or "forward"),
-    )
 
 
 def _draw(spec: specs.Spec, outcome: Outcome) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 import jax
 import torch
 
-from flaxnets.specs import SpecError
-
-PLATFORMS = ("cpu", "gpu", "tpu")
+from flaxnets import environment
 
 
 @contextlib.contextmanager
@@ -17,7 +15,7 @@ def on(platform: str | None) -> Iterator[None]:
     """Run the JAX side on a platform, with TF32 off on the torch side, which stays on the CPU.
 
     Args:
-        platform: one of `PLATFORMS`; None for JAX's own choice.
+        platform: one of `environment.PLATFORMS`; None for JAX's own choice.
 
     Raises:
         SpecError: an unknown platform, or one that JAX has no device of.
@@ -26,13 +24,7 @@ def on(platform: str | None) -> Iterator[None]:
     ...     jax.numpy.ones(2).device.platform
     'cpu'
     """
-    if platform is not None and platform not in PLATFORMS:
-        raise SpecError(f"platform {platform!r} is unknown; use {', '.join(PLATFORMS)}")
-    try:
-        device = jax.devices(platform)[0]
-    except RuntimeError:
-        there = jax.default_backend()
-        raise SpecError(f"platform {platform!r} is absent; JAX runs on {there!r} here") from None
+    device = environment.device(platform)
     with jax.default_device(device) if platform else contextlib.nullcontext(), _no_tf32():
         yield
 

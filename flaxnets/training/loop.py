@@ -142,6 +142,31 @@ def _report(taken: int, metrics: dict[str, jax.Array], on_step: Heard) -> None:
         on_step(number, {name: float(value[index]) for name, value in values.items()})
 
 
+class Predictor:
+    """Outputs in evaluation mode, compiled once for all models of one structure.
+
+    Args:
+        model: of that structure.
+    """
+
+    def __init__(self, model: nnx.Module) -> None:
+        self._graph = nnx.graphdef(_evaluation_view(model))
+        self._calls: dict[str, Callable] = {}
+
+    def __call__(
+        self, model: nnx.Module, inputs: Any, part: str = "__call__", batch_size: int = 500
+    ) -> np.ndarray:
+        """Outputs for all inputs, batch by batch; see `predict`."""
+        state, whole = nnx.state(_evaluation_view(model)), together(inputs)
+        call = self._calls.setdefault(part, jax.jit(functools.partial(self._forward, part)))
+        starts = range(0, len(whole[0]), batch_size)
+        return np.concatenate([call(state, [x[i : i + batch_size] for x in whole]) for i in starts])
+
+    def _forward(self, part: str, state: Any, given: list[Any]) -> jax.Array:
+        output = getattr(nnx.merge(self._graph, state, copy=True), part)(*given)
+        return output[0] if isinstance(output, tuple) else output
+
+
 def predict(
     model: nnx.Module, inputs: Any, part: str = "__call__", batch_size: int = 500
 ) -> np.ndarray:
@@ -157,17 +182,8 @@ def predict(
     >>> predict(create("mlp"), np.zeros((3, 784), np.float32)).shape
     (3, 10)
     """
-    graph, state = nnx.split(
-        nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
-    )
-    whole = together(inputs)
-    starts = range(0, len(whole[0]), batch_size)
-    return np.concatenate(
-        [_forward(graph, part, state, [x[i : i + batch_size] for x in whole]) for i in starts]
-    )
+    return Predictor(model)(model, inputs, part, batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _forward(graph: Any, part: str, state: Any, given: list[Any]) -> jax.Array:
-    output = getattr(nnx.merge(graph, state, copy=True), part)(*given)
-    return output[0] if isinstance(output, tuple) else output
+def _evaluation_view(model: nnx.Module) -> nnx.Module:
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 from flaxnets.data.resident import Rows, gather
-from flaxnets.training.mesh import of_batch, of_state
+from flaxnets.training.mesh import everywhere, of_batch, of_state
 from flaxnets.training.objectives import Objective
 
 
@@ -103,10 +103,10 @@ class TrainStep:
         self._phases, self._precision, self._accumulate = phases, precision, accumulate
         self._ema, self._remat, self._mesh = ema, remat, mesh
         there = isinstance(model, nnx.Module)
+        build: Any = model
+        known: Any = model if there else nnx.eval_shape(build)
         self._graph: Any
-        self._graph, params, rest = _split(
-            _training_view(model if there else nnx.eval_shape(model))
-        )
+        self._graph, params, rest = _split(_training_view(known))
         paths, self._params_tree = jax.tree.flatten_with_path(params)
         self._paths = [tuple(entry.key for entry in path[:-1]) for path, _ in paths]
         self._rest_tree = jax.tree.structure(rest)
@@ -134,7 +134,7 @@ class TrainStep:
             )
 
         def born() -> TrainState:
-            return begin(*_split(_training_view(model()))[1:])  # type: ignore[operator]
+            return begin(*_split(_training_view(build()))[1:])
 
         self._moments_tree = jax.tree.structure(
             jax.eval_shape(
@@ -209,8 +209,8 @@ class TrainStep:
                 whole[place] = value
             model = self._merge([self._narrow(value) for value in whole], rest)
             loss, figures = objective(model, batch, nnx.Rngs(key))
-            after = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
-            after = tuple(new.astype(old.dtype) for new, old in zip(after, rest, strict=True))
+            found = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
+            after = tuple(new.astype(old.dtype) for new, old in zip(found, rest, strict=True))
             return loss, (after, loss, figures)
 
         if self._remat:
@@ -282,7 +282,12 @@ class TrainStep:
 
     def model(self, state: TrainState) -> nnx.Module:
         """A model with the weights, or their average, and statistics of a state, for evaluation."""
-        copied = jax.tree.map(jnp.copy, (state.averages or state.params, state.rest))
+        chosen = state.averages or state.params, state.rest
+        if self._mesh is None:
+            copied = jax.tree.map(jnp.copy, chosen)
+        else:  # brought together, for a device of this process alone
+            together = jax.jit(lambda x: x, out_shardings=everywhere(self._mesh))(chosen)
+            copied = jax.tree.map(lambda x: x.addressable_data(0), together)
         return _evaluation_view(self._merge(*copied))
 
     def tree(self, leaves: Sequence[jax.Array], phase: int | None = None) -> nnx.State:
