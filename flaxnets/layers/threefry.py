@@ -60,6 +60,6 @@ def fused(key: Key[Array, ""]) -> Key[Array, ""]:
     >>> bool((jax.random.bits(fused(key), 9) == jax.random.bits(key, 9)).all())
     True
     """
-    if jax.random.key_impl(key) != "threefry2x32" or not jax.config.jax_threefry_partitionable:
+    if jax.random.key_impl(key) != "threefry2x32" or not jax.threefry_partitionable.value:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_FUSED)
