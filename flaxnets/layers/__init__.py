@@ -42,7 +42,12 @@ from flaxnets.layers.adaptive_pooling import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
-from flaxnets.layers.attention import MultiheadAttention, attend, attention_weights
+from flaxnets.layers.attention import (
+    MultiheadAttention,
+    attend,
+    attention_kernel,
+    attention_weights,
+)
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.layers.dropout import (
@@ -178,6 +183,7 @@ __all__ = [
     "GRUCell",
     "MultiheadAttention",
     "attend",
+    "attention_kernel",
     "attention_weights",
     "Transformer",
     "TransformerEncoder",

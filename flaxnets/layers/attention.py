@@ -6,12 +6,14 @@ Axes: b batch, t queries, s keys and values, h heads, d features of a head, e k 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax import lax
+from jax.extend import backend
 from jaxtyping import Array, Bool, Float
 
 from flaxnets.layers.dropout import Dropout
@@ -65,13 +67,87 @@ def attend(
         looks = mask.any(-1, keepdims=True)
         mask = mask | ~looks
     if dropout == 0 and query.dtype != jnp.float64:
-        y = jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
+        kernel = attention_kernel(
+            query.shape, key.shape, query.dtype, masked=mask is not None, biased=bias is not None
+        )
+        compute = _cudnn if kernel == "cudnn" else _xla
+        y = compute(query, key, value, bias, mask, is_causal)
     else:
         if is_causal:
             mask = jnp.tri(query.shape[1], key.shape[1], dtype=bool)
         weights = attention_weights(query, key, mask, bias)
         y = _weighted(Dropout(dropout)(weights, rngs=rngs), value)
     return y if looks is None else jnp.where(looks.swapaxes(1, 2), y, 0)
+
+
+def attention_kernel(
+    query_shape: Sequence[int],
+    key_shape: Sequence[int],
+    dtype: Any,
+    *,
+    masked: bool = False,
+    biased: bool = False,
+    dropout: float = 0.0,
+    platform: str | None = None,
+) -> Literal["cudnn", "xla"]:
+    """What `attend` computes with: cuDNN's fused kernel, or XLA's products and softmax.
+
+    cuDNN's is for half precision and heads of a multiple of 8 features, at most 128 (256 from
+    compute capability 9.0 on); its own dropout draws other numbers than `jax.random`, and of a
+    bias it has no gradient in every shape.
+
+    Args:
+        query_shape: (b, t, h, d).
+        key_shape: (b, s, h, d).
+        dtype: of both.
+        masked: whether there is a mask, which needs even t and s.
+        biased: whether something is added to the scores.
+        dropout: the share of the weights that is zeroed.
+        platform: "cuda", "cpu" or another of JAX's; None for the one that JAX runs on.
+
+    >>> attention_kernel((2, 16, 4, 64), (2, 16, 4, 64), "bfloat16", platform="cuda")
+    'cudnn'
+    >>> attention_kernel((2, 16, 4, 64), (2, 16, 4, 64), "float32", platform="cuda")
+    'xla'
+    """
+    capability = _compute_capability()
+    if platform is not None:
+        capability = (capability or (8, 0)) if platform == "cuda" else None
+    if capability is None or capability < (8, 0) or biased or dropout:
+        return "xla"
+    features = query_shape[-1]
+    even = query_shape[1] % 2 == key_shape[1] % 2 == 0
+    fits = features % 8 == 0 and features <= (256 if capability >= (9, 0) else 128)
+    half = jnp.dtype(dtype) in (jnp.float16, jnp.bfloat16)
+    return "cudnn" if half and fits and (even or not masked) else "xla"
+
+
+@functools.cache
+def _compute_capability() -> tuple[int, ...] | None:
+    """Of the NVIDIA GPU that JAX runs on; None elsewhere."""
+    if "cuda" not in backend.get_backend().platform_version:
+        return None
+    return tuple(map(int, jax.devices()[0].compute_capability.split(".")))
+
+
+def _xla(query, key, value, bias, mask, is_causal) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
+
+
+def _cudnn(query, key, value, bias, mask, is_causal) -> Array:
+    """The fused kernel where the program runs on CUDA, since it may be lowered for others."""
+    if mask is not None:  # whose shape cuDNN wants in full
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
+
+    def fused(query, key, value):
+        return jax.nn.dot_product_attention(
+            query, key, value, bias, mask, is_causal=is_causal, implementation="cudnn"
+        )
+
+    def written_out(query, key, value):
+        return _xla(query, key, value, bias, mask, is_causal)
+
+    return lax.platform_dependent(query, key, value, cuda=fused, default=written_out)
 
 
 def attention_weights(

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from flaxnets.layers.threefry import fused
+
 # Where the SELU goes far below zero: scale times alpha (Klambauer et al. 2017).
 SELU_LOW = 1.7580993408473766
 
@@ -71,7 +73,7 @@ class _Dropout(nnx.Module):
             batch = x.shape[: 0 if self.axes and x.ndim == self.axes[0] < self.axes[-1] else 1]
             shape = (*batch, *(1,) * (x.ndim - len(batch) - 1), x.shape[-1])
         keep = jnp.float32(1 - self.p)
-        kept = jax.random.bernoulli(rngs.dropout(), keep, shape).astype(x.dtype)
+        kept = jax.random.bernoulli(fused(rngs.dropout()), keep, shape).astype(x.dtype)
         if not self.alpha:
             return x * (kept / (1 - self.p))
         scale = 1 / math.sqrt((SELU_LOW**2 * self.p + 1) * (1 - self.p))

@@ -14,6 +14,7 @@ Axes: b batch, k classes, d features, t time, s labels of one sequence; dots sta
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -715,8 +716,21 @@ def _of_labels(
     scale = jnp.ones(target.shape, logs.dtype) if weight is None else weight[label]
     ignored = target == ignore_index
     scale = jnp.where(ignored, 0, jnp.where(wrong, jnp.nan, scale))
-    picked = jnp.take_along_axis(logs, label[..., None], -1)[..., 0]
-    return jnp.where(ignored, 0, -scale * picked), scale
+    return jnp.where(ignored, 0, -scale * _picked(logs, label)), scale
+
+
+@jax.custom_jvp
+def _picked(x: Array, label: Array) -> Array:
+    """The entry of every row (..., k) at its label (...)."""
+    return jnp.take_along_axis(x, label[..., None], -1)[..., 0]
+
+
+@_picked.defjvp
+def _picked_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # Transposed, this selects; JAX's own scatters into zeros, which are written out first.
+    x, label = primals
+    chosen = jnp.arange(x.shape[-1]) == label[..., None]
+    return _picked(x, label), jnp.where(chosen, tangents[0], 0).sum(-1)
 
 
 def _out_of_range(name: str, labels: Array, end: int, ignored: int | None = None) -> Array:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -62,9 +63,18 @@ class Windows(NamedTuple):
         return folded
 
 
+@jax.custom_jvp
 def first_maximum(held: Array, new: Array) -> Array:
-    """The larger entry; the one held where both are equal, as in torch, and any NaN."""
-    return jnp.where((new > held) | jnp.isnan(new), new, held)
+    """The larger entry, or any NaN; the gradient of equal ones goes to that held, as in torch."""
+    return jnp.maximum(held, new)
+
+
+@first_maximum.defjvp
+def _first_maximum_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # Chosen anew behind the maximum: masks that both passes share would be written to memory.
+    held, new = primals
+    is_new = (new > held) | jnp.isnan(new)
+    return first_maximum(held, new), jnp.where(is_new, tangents[1], tangents[0])
 
 
 class _Pool(nnx.Module):

@@ -95,8 +95,15 @@ def accuracy(scores: jax.Array, labels: jax.Array) -> jax.Array:
     >>> float(accuracy(jnp.eye(3), jnp.array([0, 0, -100])))
     0.5
     """
-    right = jnp.argmax(scores, axis=-1) == labels
+    right = _first_largest(scores) == labels
     return jnp.sum(right, dtype=jnp.float32) / jnp.sum(labels != -100, dtype=jnp.float32)
+
+
+def _first_largest(scores: jax.Array) -> jax.Array:
+    """`jnp.argmax` of the last axis, which takes 5 times as long on a CPU; of a NaN its length."""
+    count = scores.shape[-1]
+    is_largest = scores == scores.max(-1, keepdims=True)
+    return jnp.where(is_largest, jnp.arange(count), count).min(-1)
 
 
 def regression() -> Objective:
@@ -196,7 +203,7 @@ def masked_language_modelling() -> Objective:
         scores = apply(model, rngs, jnp.where(hidden, seen, tokens), present)
         count = jnp.maximum(hidden.sum(), 1)  # a small batch may have none
         loss = layers.cross_entropy(scores, wanted, reduction="sum") / count
-        right = (scores.argmax(-1) == wanted).sum(dtype=jnp.float32)
+        right = (_first_largest(scores) == wanted).sum(dtype=jnp.float32)
         return loss, {"accuracy": right / count}
 
     return objective

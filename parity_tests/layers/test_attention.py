@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from flax import nnx
 
 from flaxnets import bridge, layers, parity
+from flaxnets.layers import attention
 from torch_ref.arrays import tensor
 from torch_ref.random import replay
 
@@ -327,3 +328,58 @@ def test_wrong(act, message):
     with pytest.raises(ValueError, match=message) as error:
         act()
     assert "\n" not in str(error.value)
+
+
+SHAPE = (2, 16, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("expected", "shape", "dtype", "options"),
+    [
+        ("cudnn", SHAPE, "bfloat16", {}),
+        ("cudnn", SHAPE, "float16", {"masked": True}),
+        ("xla", SHAPE, "float32", {}),
+        ("xla", SHAPE, "float64", {}),
+        ("xla", SHAPE, "bfloat16", {"dropout": 0.1}),
+        ("xla", SHAPE, "bfloat16", {"biased": True}),
+        ("cudnn", (2, 15, 4, 64), "bfloat16", {}),
+        ("xla", (2, 15, 4, 64), "bfloat16", {"masked": True}),
+        ("xla", (2, 16, 4, 60), "bfloat16", {}),
+        ("xla", (2, 16, 4, 256), "bfloat16", {}),
+    ],
+)
+def test_kernel_on_cuda(expected, shape, dtype, options):
+    """The kernel that is taken on CUDA, and the one that cuDNN's conditions leave."""
+    taken = layers.attention_kernel(shape, shape, dtype, platform="cuda", **options)
+    assert taken == expected
+    assert layers.attention_kernel(shape, shape, dtype, platform="cpu", **options) == "xla"
+
+
+def test_kernel_by_compute_capability(monkeypatch):
+    """The kernel of heads of 256 features, and the age of the GPU."""
+    shape = (2, 16, 4, 256)
+    for capability, expected in (((7, 5), "xla"), ((8, 0), "xla"), ((9, 0), "cudnn")):
+        monkeypatch.setattr(attention, "_compute_capability", lambda found=capability: found)
+        assert layers.attention_kernel(shape, shape, "bfloat16") == expected
+    monkeypatch.setattr(attention, "_compute_capability", lambda: (7, 5))
+    assert layers.attention_kernel(SHAPE, SHAPE, "bfloat16") == "xla"
+
+
+def test_layer_asks_for_the_kernel_that_is_named(monkeypatch):
+    """What `attend` asks JAX for, and the kernel that `attention_kernel` names."""
+    asked = []
+    own = jax.nn.dot_product_attention
+
+    def watched(*arrays, implementation=None, **options):
+        asked.append(implementation)
+        return own(*arrays, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", watched)
+    x = jnp.ones((2, 4, 2, 8), jnp.bfloat16)
+    mask = jnp.ones((1, 1, 1, 4), bool)
+    plain = layers.attend(x, x, x, mask)
+    assert asked == [None]
+    monkeypatch.setattr(attention, "_compute_capability", lambda: (9, 0))
+    given = jax.jit(layers.attend)(x, x, x, mask)  # traced for CUDA, too, lowered for the CPU
+    np.testing.assert_array_equal(given, plain)
+    assert asked == [None, "cudnn", None]
