@@ -54,7 +54,7 @@ def of(architecture: str, contender: str) -> Case:
     ('mini', 32)
     """
     variant, batch = SIZES.get(architecture, ("default", BATCH))
-    return Case(architecture, contender, variant, batch)
+    return Case(architecture, contender, variant, batch, TURN)
 
 
 def child(case: Case, asked: Any, say: Callable[[dict[str, Any]], None]) -> None:

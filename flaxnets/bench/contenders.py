@@ -13,7 +13,7 @@ import flaxnets
 from flaxnets.specs import Spec
 
 LR = 1e-3
-TRIES = 5  # of each form of a torch model, in turn
+TRIES = 3  # of each form of a torch model, in turn
 TRY = 0.1  # seconds
 
 
@@ -213,7 +213,7 @@ def keras(spec: Spec, batches: Sequence[Any]) -> Contender:
 
     if spec.name not in keras_models.MODELS:
         raise UnsuitableError(f"no few lines of Keras are {spec.name}")
-    return Contender(keras_models.trained(spec, batches, LR))
+    return Contender(keras_models.trained(keras_models.model(spec), spec, batches, LR))
 
 
 CONTENDERS: dict[str, Callable[[Spec, Sequence[Any]], Contender]] = {

@@ -112,6 +112,5 @@ def environment(cache: Path) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TORCHINDUCTOR_CACHE_DIR": str(cache),
-        "KERAS_BACKEND": "jax",
         "KERAS_HOME": str(cache),
     }

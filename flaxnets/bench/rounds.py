@@ -15,7 +15,7 @@ ROUNDS = 9
 
 def time_cases(
     cases: Sequence[Case],
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     heard: Callable[[str], None] = lambda doing: None,
 ) -> list[Row]:
     """A row for each case, of one network, in which a contender that failed says why.
@@ -25,9 +25,10 @@ def time_cases(
 
     Args:
         cases: one a contender.
-        rounds: turns of each, of which the median counts.
+        rounds: turns of each, of which the median counts; `ROUNDS` if None.
         heard: called with what is being done.
     """
+    rounds = rounds or ROUNDS
     rows: dict[str, Row] = {}
     started: dict[str, CaseProcess] = {}
     times: dict[str, list[float]] = {case.contender: [] for case in cases}

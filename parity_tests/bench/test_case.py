@@ -1,0 +1,56 @@
+"""A case in this process: what it answers, and in which size it runs."""
+
+import io
+
+import pytest
+
+import flaxnets
+from flaxnets.bench import case
+from flaxnets.bench.case import Case
+from flaxnets.bench.contenders import CONTENDERS
+from flaxnets.summary import count_parameters
+
+MOST_WEIGHTS = 50_000_000
+
+
+def _answers(asked, **fields):
+    said = []
+    case.child(Case(**fields, variant="tiny", batch=4, turn=0.001), io.StringIO(asked), said.append)
+    return said
+
+
+@pytest.mark.parametrize("contender", ["flaxnets", "torch eager", "nnx.jit"])
+def test_answers(contender):
+    """A first step, a form and turns, in the order in which they are asked for."""
+    first, settled, *turns = _answers(
+        "settle\nturn\nturn\n", architecture="mlp", contender=contender
+    )
+    assert first == {"first": True}
+    assert set(settled) == {"form", "steps_per_dispatch"}
+    assert len(turns) == 2
+    assert all(0 < turn["seconds"] < 1 and turn["memory_mb"] > 1 for turn in turns)
+
+
+@pytest.mark.parametrize(
+    ("contender", "raised", "reason"),
+    [
+        ("keras", None, "no few lines of Keras are transformer"),
+        ("flaxnets", RuntimeError("broken\nlong story"), "RuntimeError: broken"),
+        ("flaxnets", ModuleNotFoundError("...", name="torch"), "torch is not installed"),
+    ],
+)
+def test_failure_is_an_answer(monkeypatch, contender, raised, reason):
+    """A contender that fails says why in one line, and the process does not crash."""
+
+    def fail(spec, batches):
+        raise raised
+
+    if raised:
+        monkeypatch.setitem(CONTENDERS, contender, fail)
+    assert _answers("", architecture="transformer", contender=contender) == [{"reason": reason}]
+
+
+@pytest.mark.parametrize("name", flaxnets.names())
+def test_sizes(name):
+    """Every network is timed in a size that takes less than some seconds a step."""
+    assert count_parameters(case.of(name, "flaxnets").spec) <= MOST_WEIGHTS

@@ -1,0 +1,39 @@
+"""Contenders train what they say, in the form that is fastest."""
+
+import time
+
+import pytest
+
+import flaxnets
+from flaxnets import bridge
+from flaxnets.bench import contenders
+from flaxnets.bench.contenders import Contender
+from flaxnets.data import drawn
+
+
+def test_fastest():
+    """Of several the fastest is chosen, wherever it stands."""
+    slow, fast = (Contender(lambda n, s=s: time.sleep(n * s), str(s)) for s in (0.02, 0.001))
+    assert contenders.fastest([slow, fast]) is fast
+    assert contenders.fastest([fast, slow]) is fast
+
+
+@pytest.mark.parametrize("name", ["gan", "lstm_tagger"])
+@pytest.mark.parametrize("contender", ["torch eager", "nnx.jit"])
+def test_trains_every_kind(name, contender):
+    """Two phases with BatchNorm, and several inputs: contenders take whole steps of them."""
+    spec = flaxnets.spec(name, "tiny")
+    batches = [drawn.batch(spec, 4, seed) for seed in range(2)]
+    contenders.CONTENDERS[contender](spec, batches).run(3)
+
+
+def test_tutorial_moves_both_halves_of_a_gan(monkeypatch):
+    """The tutorial's loop and our step both move generator and discriminator."""
+    model = flaxnets.create("gan", variant="tiny")
+    before = bridge.state_dict(model)
+    monkeypatch.setattr(flaxnets, "build", lambda spec: model)
+    spec = flaxnets.spec("gan", "tiny")
+    contenders.nnx_jit(spec, [drawn.batch(spec, 4)]).run(1)
+    after = bridge.state_dict(model)
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    assert {name for name in before if name.endswith("weight")} <= moved
