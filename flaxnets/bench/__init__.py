@@ -81,7 +81,7 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "device": "cpu",
         "cpu": processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(case.cores()),
     }
 
 

@@ -94,6 +94,17 @@ def child(case: Case, asked: Any, say: Callable[[dict[str, Any]], None]) -> None
         say({"reason": f"{type(error).__name__}: {lines[0]}"})
 
 
+def cores() -> int:
+    """How many processors this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def peak_memory() -> int:
     """The most memory, in bytes, that this process has held so far.
 

@@ -3,13 +3,13 @@
 A contender is built in a process of its own, which then imports what it needs.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import flaxnets
+from flaxnets.bench.case import cores
 from flaxnets.specs import Spec
 
 LR = 1e-3
@@ -176,9 +176,8 @@ def _torch(spec: Spec, batches: Sequence[Any], formats: Sequence[str], compiled:
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
         return Contender(run, counted + (", channels last" if form == "channels_last" else ""))
 
-    cores = len(os.sched_getaffinity(0))
-    forms = [(threads, form) for threads in sorted({1, cores}) for form in formats]
-    return trained(cores, formats[0])._replace(
+    forms = [(threads, form) for threads in sorted({1, cores()}) for form in formats]
+    return trained(cores(), formats[0])._replace(
         settled=lambda: fastest([trained(*form) for form in forms])
     )
 

@@ -74,10 +74,11 @@ class CaseProcess:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
         self._kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # what it did not read is lost
+                if stream is not None:
+                    stream.close()
         self._process.wait()
         self._said.close()
 
