@@ -5,11 +5,9 @@ in a process of their own, so that one that crashes or hangs is a finding like a
 """
 
 import functools
-import importlib.metadata
-import importlib.util
+import importlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -26,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+from flaxnets import environment
+
 EXCLUDED = {  # as in pyproject.toml
     "0.10.2": "reduces batched matrix-vector products wrongly on a CPU (jax #39103)",
     "0.11.0": "returns wrong values on some GPUs (jax #40633)",
@@ -313,7 +312,7 @@ def _dlpack() -> str:
 
 def _versions() -> str:
     for package in ("jax", "jaxlib"):
-        if (number := _version(package)) in EXCLUDED:
+        if (number := environment.version(package)) in EXCLUDED:
             return f"{package} {number} {EXCLUDED[number]}"
     return ""
 
@@ -348,26 +347,11 @@ def _installed(package: str) -> bool:
     return True
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
 def facts() -> dict[str, str]:
     """Versions, devices, memory, and the settings that matter."""
-    device = jax.devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = {
-        **{package: _version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "platform": device.platform,
-        "devices": f"{jax.device_count()} x {device.device_kind}",
-        "memory": f"{host / 2**30:.0f} GiB"
-        + (f", device {limit / 2**30:.0f} GiB" if limit else ""),
-        "cores": str(os.cpu_count()),
+        **environment.versions(),
+        **environment.hardware(),
         "GPU seen": "yes" if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() else "no",
     }
     if _installed("torch"):

@@ -1,10 +1,17 @@
-"""Shared settings of the suite: one torch thread a worker, no progress bars, no preallocation."""
+"""Shared settings of the suite: one torch thread a worker, fast compilation, no preallocation."""
 
 import os
+import shutil
+import subprocess
 
 import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# Most tests compile a small program for each of its operations and run it once. The checks that
+# judge optimised code ask for it themselves (flaxnets/parity/pair.py).
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +22,38 @@ def _one_torch_thread():
     except ImportError:  # the job without torch runs the tests that need none
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Open a page in Chromium, run a script in it, and give back the page's elements."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium to open the page in")
+
+    def browse(page, fragment="", script=""):
+        file = tmp_path / "page.html"
+        file.write_text(page.replace("</body>", f"<script>{script}</script></body>"))
+        result = subprocess.run(
+            [
+                chromium,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--dump-dom",
+                f"{file.as_uri()}#{fragment}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "CONSOLE" not in result.stderr, result.stderr
+        return result.stdout
+
+    return browse
 
 
 def pytest_terminal_summary(terminalreporter):

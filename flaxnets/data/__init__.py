@@ -3,10 +3,37 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from flaxnets.data import dates, idx, packaged, series, surnames, tagging, text
-from flaxnets.data.dataset import DataError, Dataset, batches, fit, fit_to
+from flaxnets.data import (
+    arrays,
+    dates,
+    idx,
+    images,
+    packaged,
+    series,
+    surnames,
+    tables,
+    tagging,
+    text,
+)
+from flaxnets.data.dataset import DataError, Dataset, fit, fit_to
+from flaxnets.data.lazy import Lazy
+from flaxnets.data.resident import Resident, fits, gather
+from flaxnets.data.sampler import batches, order
 
-__all__ = ["DataError", "Dataset", "batches", "fit", "fit_to", "load", "names"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Lazy",
+    "Resident",
+    "batches",
+    "fit",
+    "fit_to",
+    "fits",
+    "gather",
+    "load",
+    "names",
+    "order",
+]
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "mnist": packaged.mnist,
@@ -23,6 +50,13 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "co2": series.co2,
 }
 
+READERS: dict[str, Callable[[list[Path], str], Dataset]] = {
+    ".npz": arrays.read,
+    ".csv": tables.read,
+    ".conllu": tagging.read,
+    ".txt": text.read,
+}
+
 
 def names() -> tuple[str, ...]:
     """The data sets that `load` knows by name."""
@@ -34,9 +68,11 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 
     Args:
         name: one of `names()`; any name will do for files.
-        data_dir: a folder of IDX files as MNIST and Fashion-MNIST are published in; a *.conllu
-            file, or a folder with one of train and one of test in its name; a *.txt file, or a
-            folder of them; None for the place that the data set is installed in.
+        data_dir: a folder of IDX files as MNIST and Fashion-MNIST are published in; a folder of
+            images with one subfolder a class, or two such folders, train and test; a *.npz file;
+            a *.csv or *.conllu file, or a folder with one of train and one of test in its name;
+            a *.txt file, or a folder of them; None for the place that the data set is installed
+            in. Of a folder with several of these the first kind is read.
 
     Raises:
         DataError: an unknown name, a missing package or file, or a broken file.
@@ -55,9 +91,16 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 
 def _read(name: str, path: Path) -> Dataset:
     """From files of the first kind that is there."""
-    for ending, read in ((".conllu", tagging.read), (".txt", text.read)):
+    if path.is_dir():
+        if any(path.glob("*ubyte*")):
+            return idx.read_folder(name, path)
+        if images.is_folder(path):
+            return images.read(path, name)
+    for ending, read in READERS.items():
         files = sorted(path.glob(f"*{ending}")) if path.is_dir() else [path]
-        # Images may have a README.txt beside them.
-        if files and files[0].suffix == ending and not any(path.glob("*ubyte*")):
+        if files and files[0].suffix == ending:
             return read(files, name)
-    return idx.read_folder(name, path)
+    endings = ", ".join(f"*{ending}" for ending in READERS)
+    if not path.is_dir():
+        raise DataError(f"data_dir {path} is not a folder, nor one of {endings}")
+    raise DataError(f"{path} holds no IDX files (*-ubyte), no folders of images, none of {endings}")

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from flaxnets.data.dataset import DataError
-from flaxnets.data.text import read_text
+from flaxnets.data.files import read_text
 
 # https://universaldependencies.org/u/pos: all the tags that there are.
 UPOS = (

@@ -1,18 +1,20 @@
-"""Inputs with targets, split into training and test, and batches in a repeatable order."""
+"""Inputs with targets, split into training and test, and what makes them fit a network."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from flaxnets.data.lazy import Lazy
 from flaxnets.data.windows import windows
 from flaxnets.specs import Input
 
-Arrays = np.ndarray | tuple[np.ndarray, ...]
+Arrays = np.ndarray | Lazy | tuple[np.ndarray, ...]
 
 
 class DataError(ValueError):
@@ -26,7 +28,8 @@ class Dataset:
     Attributes:
         name: of the data set.
         train_inputs: images between 0 and 1 (n, h, w, c), rows of features (n, f), token
-            sequences with their lengths ((n, t), (n,)), or one series of numbers (n,).
+            sequences with their lengths ((n, t), (n,)), or one series of numbers (n,). Images
+            may be `Lazy`.
         train_targets: labels (n,), a label a token (n, t) with -100 behind the end, token
             sequences (n, t), or rows of numbers where `num_classes` is None. Of a series, the
             series itself.
@@ -84,6 +87,29 @@ def hold_out(labels: Int[np.ndarray, " n"], share: float) -> np.ndarray:
     return held_out
 
 
+def fifth(targets: np.ndarray, where: Path) -> np.ndarray:
+    """Which examples of a file or folder without a test part are for the test.
+
+    Args:
+        targets: labels, of each of which a fifth is taken; or numbers (n, o).
+        where: the examples are from.
+
+    Raises:
+        DataError: too few examples.
+
+    >>> fifth(np.zeros((10, 1), np.float32), Path("a.csv")).astype(int).tolist()
+    [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    """
+    labelled = np.issubdtype(targets.dtype, np.integer)
+    held_out = hold_out(targets if labelled else np.zeros(len(targets), int), 0.2)
+    if not held_out.any():
+        raise DataError(
+            f"{where} has {len(targets)} examples, too few to hold some out; "
+            f"want 3 or more{' of a class' if labelled else ''}"
+        )
+    return held_out
+
+
 def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) -> Dataset:
     """The data as a network is trained on it.
 
@@ -108,7 +134,7 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
         )
     if dataset.train_inputs.ndim == 1:
         return _series(dataset, examples, targets)
-    if len(examples) > 1 or not isinstance(dataset.test_inputs, np.ndarray):
+    if len(examples) > 1 or isinstance(dataset.test_inputs, tuple):
         eaten = ", ".join(wanted.name for wanted in examples)
         raise DataError(f"{dataset.name} is one array, the network eats {eaten}")
     wanted = examples[0]
@@ -169,14 +195,15 @@ def _series(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None
     )
 
 
-def fit_to(inputs: Float[np.ndarray, "n *x"], shape: tuple[int, ...], axes: str) -> np.ndarray:
+def fit_to(inputs: np.ndarray | Lazy, shape: tuple[int, ...], axes: str) -> Any:
     """Inputs as a network wants them.
 
     Images are resized (bilinear, antialiased), made grey or repeated over channels, or laid in
-    a row; rows have to fit as they are.
+    a row; rows have to fit as they are. Images that are read when they are asked for may differ
+    in size and channels, and are made to fit one by one then.
 
     Args:
-        inputs: images with channels last, or rows.
+        inputs: images with channels last (n, h, w, c), or rows (n, f).
         shape: of the network's input for a batch of any size.
         axes: of that input: "bhwc", or "bf" for rows of features or pixels.
 
@@ -185,6 +212,8 @@ def fit_to(inputs: Float[np.ndarray, "n *x"], shape: tuple[int, ...], axes: str)
 
     >>> fit_to(np.ones((2, 28, 28, 1), np.float32), (1, 100), "bf").shape
     (2, 100)
+    >>> fit_to(Lazy(2, lambda i: np.ones((5 + i, 7, 3), np.float32)), (1, 8, 8, 1), "bhwc").shape
+    (2, 8, 8, 1)
     """
     if inputs.ndim == 2:
         if axes != "bf" or inputs.shape[1:] != shape[1:]:
@@ -206,39 +235,36 @@ def fit_to(inputs: Float[np.ndarray, "n *x"], shape: tuple[int, ...], axes: str)
         wanted = shape[1:]
     else:
         raise DataError(f"the network eats {axes}, not images; use another data set")
-    if wanted[2] != channels:
-        if channels != 1 and wanted[2] != 1:
-            raise DataError(f"images of {channels} channels do not fit in_channels {wanted[2]}")
-        inputs = np.repeat(inputs.mean(axis=3, keepdims=True), wanted[2], axis=3)
+    if isinstance(inputs, Lazy):
+        _with_channels(inputs[0], wanted[2])  # what cannot be mended shows at once
+
+        def one(image: np.ndarray) -> np.ndarray:
+            return _resized(_with_channels(image, wanted[2]), *wanted[:2]).reshape(shape[1:])
+
+        return inputs.map(one)
+    inputs = _with_channels(inputs, wanted[2])
     if (height, width) != wanted[:2]:
         inputs = np.asarray(jax.image.resize(inputs, (count, *wanted), "bilinear"))
     return inputs.reshape(count, -1) if axes == "bf" else inputs
 
 
-def batches(
-    inputs: Arrays, targets: np.ndarray, batch_size: int, seed: int = 0
-) -> Iterator[tuple[Any, np.ndarray]]:
-    """Batches without end, reshuffled every epoch; the order follows from seed and epoch alone.
+def _with_channels(images: Float[np.ndarray, "*x c"], channels: int) -> np.ndarray:
+    found = images.shape[-1]
+    if found == channels:
+        return images
+    if found != 1 and channels != 1:
+        raise DataError(f"images of {found} channels do not fit in_channels {channels}")
+    return np.repeat(images.mean(axis=-1, keepdims=True), channels, axis=-1)
 
-    Args:
-        inputs: one example a row, in one array or several.
-        targets: one a row.
-        batch_size: examples a batch; the rest of an epoch that fills none is left out.
-        seed: of the order.
 
-    Raises:
-        DataError: fewer examples than one batch.
+def _resized(image: Float[np.ndarray, "h w c"], height: int, width: int) -> np.ndarray:
+    """What `jax.image.resize` makes of it, which would be compiled for every size of a folder."""
+    from PIL import Image
 
-    >>> stream = batches(np.arange(4.0), np.arange(4), 2)
-    >>> sorted([*next(stream)[1], *next(stream)[1]]) == [0, 1, 2, 3]
-    True
-    """
-    if not 1 <= batch_size <= len(targets):
-        raise DataError(f"batch_size {batch_size} is not between 1 and the {len(targets)} examples")
-    epoch = 0
-    while True:
-        order = np.random.Generator(np.random.Philox(key=(seed, epoch))).permutation(len(targets))
-        for start in range(0, len(targets) - batch_size + 1, batch_size):
-            chosen = order[start : start + batch_size]
-            yield jax.tree.map(lambda x, chosen=chosen: x[chosen], inputs), targets[chosen]
-        epoch += 1
+    if image.shape[:2] == (height, width):
+        return image
+    planes = [
+        Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR)
+        for plane in np.moveaxis(image, -1, 0)
+    ]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)

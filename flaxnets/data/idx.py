@@ -74,11 +74,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def _find(folder: Path, stem: str) -> Path:
-    if not folder.is_dir():
-        raise DataError(f"data_dir {folder} is not a folder, nor a .conllu or .txt file")
     found = sorted(folder.glob(f"{stem}*ubyte*"))
     if not found:
-        raise DataError(
-            f"{folder} holds no {stem}-idx*-ubyte or {stem}-idx*-ubyte.gz, nor *.conllu or *.txt"
-        )
+        raise DataError(f"{folder} holds no {stem}-idx*-ubyte or {stem}-idx*-ubyte.gz")
     return found[0]

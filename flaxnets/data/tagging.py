@@ -9,6 +9,7 @@ import numpy as np
 
 from flaxnets.data.conllu import UPOS, Sentence, read_conllu
 from flaxnets.data.dataset import DataError, Dataset
+from flaxnets.data.files import train_and_test
 from flaxnets.data.vocabulary import encode, lengths, pad, vocabulary
 
 ENGLISH = Path(__file__).with_name("english.conllu")
@@ -49,16 +50,10 @@ def read(files: list[Path], name: str) -> Dataset:
             raise DataError(f"{files[0]} has {len(sentences)} sentences; want 2 or more")
     else:
         parts = []
-        for part in ("train", "test"):
-            named = [path for path in files if part in path.name]
-            if len(named) != 1:
-                raise DataError(
-                    f"{files[0].parent} has {len(named)} *.conllu files with {part} in their "
-                    "name; want one of train and one of test, or a single file"
-                )
-            parts.append(read_conllu(named[0]))
+        for path in train_and_test(files):
+            parts.append(read_conllu(path))
             if not parts[-1]:
-                raise DataError(f"{named[0]} has 0 sentences; want 1 or more")
+                raise DataError(f"{path} has 0 sentences; want 1 or more")
     train, test = parts
     known = vocabulary((_small(sentence) for sentence in train), LEAST)
     steps = max(len(words) for words, _ in train + test)

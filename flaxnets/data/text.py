@@ -11,6 +11,7 @@ from pydoc_data.topics import topics
 import numpy as np
 
 from flaxnets.data.dataset import DataError, Dataset
+from flaxnets.data.files import read_text
 from flaxnets.data.vocabulary import encode, lengths, pad, vocabulary
 
 STEPS = 32  # words a passage
@@ -63,25 +64,6 @@ def read(files: list[Path], name: str) -> Dataset:
         if not (any(train) and any(test)):
             raise DataError(f"{files[0].parent} has *.txt files without a word to train or test on")
     return _dataset(name, train, test)
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte-order mark.
-
-    Raises:
-        DataError: a file that cannot be read or is not UTF-8; the line is named.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{number}: byte 0x{content[error.start]:02x} is not UTF-8"
-        ) from None
 
 
 def words(text: str) -> list[str]:

@@ -25,9 +25,12 @@ from flaxnets.parity.trajectory import (
     METHODS,
     Task,
     any_task,
+    arrays,
     compare_steps,
     flax_steps,
     torch_steps,
+    training_step,
+    watched,
 )
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
@@ -165,9 +168,9 @@ def _filled(
 ) -> tuple[nnx.Module, torch.nn.Module]:
     """Both models with weights whose last bits are set: a pair's fit into float32."""
     for entry in entries(flax_model):
-        value = entry.variable[...]
+        value = np.asarray(entry.variable[...])
         if jnp.issubdtype(value.dtype, jnp.floating):
-            entry.variable.set_value(value * jnp.asarray(FILLING, value.dtype))
+            entry.variable.set_value(jnp.asarray(value * value.dtype.type(FILLING)))
     with torch.no_grad():
         for tensor in torch_model.state_dict().values():
             if tensor.is_floating_point():
@@ -205,24 +208,22 @@ def initialisation(subject: Subject) -> Finding:
 def compiled(subject: Subject) -> Finding:
     """Eager and jitted outputs agree, and so do single and scanned training steps.
 
-    Jitted training is compared with torch by `forward_train` and `trajectory`; eager training
-    would compile every operation by itself.
+    The single steps are those that `trajectory` compares with torch's, compiled without
+    optimisation; the scan is compiled as users compile it.
     """
     model, inputs = subject.pair.flax_model(), subject.pair.flax_inputs()
-    graph, state = nnx.split(model)
-    eager = _numpy(named(model(*inputs)))
-    jitted = jax.jit(lambda state, inputs: nnx.merge(graph, state, copy=True)(*inputs))
-    found = [compare(eager, _numpy(named(jitted(state, inputs))))]
+    eager = {name: np.asarray(array) for name, array in named(model(*inputs)).items()}
+    found = [compare(eager, subject.pair.flax_outputs())]
 
-    step = subject.step("float64", optimizers.sgd(1e-4, momentum=0.9))
-    batch = _batch(subject.task.batches[0], "float64")
-    scanned, _ = step.many(
-        jax.tree.map(jnp.copy, step.state),
-        jax.tree.map(lambda x: jnp.broadcast_to(x, (STEPS, *x.shape)), batch),
+    step = training_step(subject.pair, subject.task, METHODS["adam"])
+    batches = [arrays(subject.task.batches, number) for number in range(STEPS)]
+    many = subject.pair.compiled(
+        "scan", lambda state, batches: jax.lax.scan(step.pure, state, batches), optimised=True
     )
-    one_by_one = jax.tree.map(jnp.copy, step.state)
-    for _ in range(STEPS):
-        one_by_one, _ = step(one_by_one, batch)
+    scanned, _ = many(step.state, jax.tree.map(lambda *x: jnp.stack(x), *batches))
+    run, one_by_one = watched(subject.pair, step, "adam"), step.state
+    for batch in batches:
+        one_by_one, _, _ = run(one_by_one, batch)
     truth = _updates(step.state, one_by_one)
     found.append(compare(truth, _updates(step.state, scanned)))
     error, worst = max(found)
@@ -264,10 +265,9 @@ def trajectory(subject: Subject) -> Finding:
     """Steps of training agree in float64: loss, gradients, moments, updates and statistics."""
     worst = Finding(0.0, tolerances.FLOAT64, "nothing")
     for name in subject.methods:
-        method = METHODS[name]
         steps = zip(
-            torch_steps(subject.pair, subject.task, method),
-            flax_steps(subject.pair, subject.task, method),
+            torch_steps(subject.pair, subject.task, name),
+            flax_steps(subject.pair, subject.task, name),
             strict=True,
         )
         for number, (truth, other) in enumerate(steps, 1):
@@ -387,10 +387,6 @@ def _batch(batch: Any, dtype: str) -> Any:
         return jnp.asarray(x.astype(dtype) if x.dtype.kind == "f" else x.astype(np.int32))
 
     return jax.tree.map(cast, batch)
-
-
-def _numpy(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def _updates(before: Any, after: Any) -> dict[str, np.ndarray]:

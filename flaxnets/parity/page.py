@@ -11,6 +11,8 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING
 
+from flaxnets.page import definitions, document, table
+
 if TYPE_CHECKING:
     from flaxnets.parity.report import Compared, Row, Statistics
 
@@ -64,10 +66,7 @@ def render(
         found = [cells.get((*pair, check)) for check in checks]
         body.append(_matrix_row(pair, found))
         body += [_unfolded(row, len(checks) + 1) for row in found if row]
-    return PAGE.substitute(
-        title=html.escape(title),
-        style=_resource("page.css"),
-        script=_resource("page.js"),
+    content = BODY.substitute(
         before=before,
         verdict="pass" if passed else "fail",
         word="PASS" if passed else "FAIL",
@@ -77,13 +76,14 @@ def render(
         head="".join(_head(check, explained.get(check, "")) for check in checks),
         rows="\n".join(body),
         slowest=_slowest(rows),
-        explained=_definitions({check: explained.get(check, "") for check in checks}),
-        facts=_definitions({**facts, "duration": f"{sum(row.seconds for row in rows):.1f} s"}),
+        explained=definitions({check: explained.get(check, "") for check in checks}),
+        facts=definitions({**facts, "duration": f"{sum(row.seconds for row in rows):.1f} s"}),
     )
+    return document(title, content, _resource("page.css"), _resource("page.js"))
 
 
 def _resource(name: str) -> str:
-    return resources.files("flaxnets.parity").joinpath(name).read_text().strip()
+    return resources.files("flaxnets.parity").joinpath(name).read_text()
 
 
 def _anchor(row: "Row") -> str:
@@ -138,16 +138,9 @@ def _unfolded(row: "Row", columns: int) -> str:
         f'<tr class="unfolded" id="{_panel(row)}" hidden><td colspan="{columns}">'
         f'<section class="{"pass" if row.passed else "fail"}" aria-label="{name}">'
         f'<h3>{name} <button type="button" class="close">close</button></h3>'
-        f"{_definitions({key: value for key, value in facts.items() if value})}"
+        f"{definitions({key: value for key, value in facts.items() if value})}"
         f"{_arrays(row.arrays)}{depth_plot(row.layers, row.bound)}</section></td></tr>"
     )
-
-
-def _definitions(facts: Mapping[str, str]) -> str:
-    entries = "".join(
-        f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items()
-    )
-    return f"<dl>{entries}</dl>"
 
 
 def _failures(failed: Sequence["Row"], line: Callable[["Row"], str]) -> str:
@@ -158,12 +151,13 @@ def _failures(failed: Sequence["Row"], line: Callable[["Row"], str]) -> str:
 
 
 def _slowest(rows: Sequence["Row"]) -> str:
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(f"{row.architecture} ({row.variant}) {row.check}")}'
-        f"</th><td>{row.seconds:.1f} s</td></tr>"
-        for row in slowest(rows)
+    return table(
+        ["check", "took"],
+        [
+            [f"{row.architecture} ({row.variant}) {row.check}", f"{row.seconds:.1f} s"]
+            for row in slowest(rows)
+        ],
     )
-    return f'<table><tr><th scope="col">check</th><th scope="col">took</th></tr>{body}</table>'
 
 
 def _arrays(arrays: Iterable["Compared"]) -> str:
@@ -274,21 +268,7 @@ def _shortened(name: str) -> str:
 
 
 FILTER = '<p><label><input type="checkbox" id="only"> only rows with a failed check</label></p>'
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>flaxnets: $title</title>
-<style>
-$style
-</style>
-<noscript><style>.unfolded[hidden] { display: table-row; }</style></noscript>
-</head>
-<body>
-<h1>$title</h1>
-$before
+BODY = Template("""$before
 <h2>Parity of the Flax and the torch twin</h2>
 <p class="verdict $verdict"><b>$word</b> $count.</p>
 $failures
@@ -304,10 +284,4 @@ $rows
 <h2>Run</h2>
 $facts
 <details><summary>the slowest checks</summary>$slowest</details>
-<details><summary>what the checks compare</summary>$explained</details>
-<script>
-$script
-</script>
-</body>
-</html>
-""")
+<details><summary>what the checks compare</summary>$explained</details>""")

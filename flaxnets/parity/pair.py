@@ -5,7 +5,6 @@ float64 runs start from the same point. Axes: see `flaxnets.specs.Input`.
 """
 
 import copy
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,13 @@ TORCH_DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+
+
+# Float64 proves semantics, which LLVM's optimisation does not change, and without it a program
+# compiles in half the time. What optimised code does is seen by `compiled`, `float32` and
+# `bfloat16`, whatever XLA_FLAGS says: these are XLA's defaults.
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 
 class Result(NamedTuple):
@@ -77,6 +83,7 @@ class Pair:
         self._flax, self._torch = self.create_flax(0), self.create_torch(0)
         self._given = inputs
         self._compiled: dict[str, Callable] = {}
+        self._layouts: dict[str, dict[str, bool]] = {}
         self._draw(seed)
         self.flax_model("float32")  # weights without a counterpart are an error at once
 
@@ -100,6 +107,20 @@ class Pair:
         other._draw(seed)
         return other
 
+    def compiled(self, name: str, function: Callable, optimised: bool = False) -> Callable:
+        """A function of the pair, jitted once under its name.
+
+        Args:
+            name: of the function.
+            function: to be compiled where the name is new.
+            optimised: whether as users compile it.
+        """
+        if name not in self._compiled:
+            options = OPTIMISED if optimised else UNOPTIMISED
+            on_cpu = jax.default_backend() == "cpu"
+            self._compiled[name] = jax.jit(function, compiler_options=options if on_cpu else None)
+        return self._compiled[name]
+
     def rounded(self, dtype: str) -> "Pair":
         """The same models with weights and inputs that a dtype holds exactly."""
         other = copy.copy(self)
@@ -110,7 +131,9 @@ class Pair:
     def flax_model(self, dtype: str = "float64") -> nnx.Module:
         """The Flax model with the pair's weights in a dtype, in evaluation mode."""
         graph, state = nnx.split(self._flax)
-        model = nnx.merge(graph, jax.tree.map(functools.partial(_cast, dtype=dtype), state))
+        with jax.enable_x64(True):  # else float64 would become float32
+            state = jax.tree.map(lambda x: jnp.asarray(_cast(np.asarray(x), dtype)), state)
+        model = nnx.merge(graph, state)
         bridge.load_state_dict(model, self.state(dtype))
         return nnx.view(
             model, deterministic=True, use_running_average=True, raise_if_not_found=False
@@ -161,38 +184,28 @@ class Pair:
         """The same of the Flax model; layouts are read off the reference."""
         model = self.flax_model(dtype)
         graph, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-        inputs = self.flax_inputs(dtype)
         # Gradients are taken of real inputs only; the others travel beside them.
-        real = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in inputs]
-        whole = [None if r is not None else x for r, x in zip(real, inputs, strict=True)]
+        given = self.flax_inputs(dtype)
+        real = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in given]
+        whole = [None if r is not None else x for r, x in zip(real, given, strict=True)]
 
-        def forward(params, real, rest, whole):
-            given = [w if r is None else r for r, w in zip(real, whole, strict=True)]
-            return named(nnx.merge(graph, params, rest, copy=True)(*given))
+        def run(params, real, rest, whole, cotangents):
+            def projected(params, real):
+                inputs = [w if r is None else r for r, w in zip(real, whole, strict=True)]
+                outputs = named(nnx.merge(graph, params, rest, copy=True)(*inputs))
+                return sum((outputs[name] * c).sum() for name, c in cotangents.items()), outputs
 
-        def projected(params, real, rest, whole, cotangents):
-            outputs = forward(params, real, rest, whole)
-            return sum((outputs[name] * cotangent).sum() for name, cotangent in cotangents.items())
+            return jax.grad(projected, argnums=(0, 1), has_aux=True)(params, real)
 
-        run = self._compiled.setdefault(f"forward {dtype}", jax.jit(forward))
-        outputs = {name: np.asarray(x) for name, x in run(params, real, rest, whole).items()}
-        moved = {
-            name: name in outputs and self._channels_last(outputs[name], output)
-            for name, output in reference.outputs.items()
-        }
-        aligned = self.aligned(outputs, reference.outputs)
-        if {n: x.shape for n, x in aligned.items()} != {
-            n: x.shape for n, x in reference.outputs.items()
-        }:
-            return Result(aligned, {})
+        moved = self._moved(reference)
+        if moved is None:
+            return Result(self.aligned(self.flax_outputs(), reference.outputs), {})
         cotangents = {
             name: jnp.asarray(np.moveaxis(x, 1, -1) if moved[name] else x, dtype)
             for name, x in zip(moved, self._cotangents(reference.outputs), strict=True)
         }
-        backward = self._compiled.setdefault(
-            f"backward {dtype}", jax.jit(jax.grad(projected, argnums=(0, 1)))
-        )
-        of_params, of_real = backward(params, real, rest, whole, cotangents)
+        both = self.compiled(f"both {dtype}", run, optimised=dtype != "float64")
+        (of_params, of_real), outputs = both(params, real, rest, whole, cotangents)
         gradients = bridge.state_dict(model, of_params)
         for description, gradient in zip(self.inputs, of_real, strict=True):
             if gradient is not None:
@@ -200,7 +213,38 @@ class Pair:
                 gradients[f"input {description.name}"] = (
                     np.moveaxis(array, -1, 1) if "c" in description.axes else array
                 )
-        return Result(aligned, gradients)
+        arrays = {name: np.asarray(output) for name, output in outputs.items()}
+        return Result(
+            {name: np.moveaxis(x, -1, 1) if moved[name] else x for name, x in arrays.items()},
+            gradients,
+        )
+
+    def flax_outputs(self) -> dict[str, np.ndarray]:
+        """Outputs of the Flax model in its own layouts, compiled as users compile it."""
+        graph, state = nnx.split(self.flax_model())
+
+        def forward(state, inputs):
+            return named(nnx.merge(graph, state, copy=True)(*inputs))
+
+        run = self.compiled("forward", forward, optimised=True)
+        return {name: np.asarray(x) for name, x in run(state, self.flax_inputs()).items()}
+
+    def _moved(self, reference: Result) -> dict[str, bool] | None:
+        """Of every output, whether Flax has torch's second axis last; None if shapes differ."""
+        if "moved" not in self._layouts:
+            with jax.enable_x64(True):
+                outputs = self.flax_outputs()
+            aligned = self.aligned(outputs, reference.outputs)
+            shapes = [
+                {n: x.shape for n, x in side.items()} for side in (aligned, reference.outputs)
+            ]
+            if shapes[0] != shapes[1]:
+                return None
+            self._layouts["moved"] = {
+                name: self._channels_last(outputs[name], output)
+                for name, output in reference.outputs.items()
+            }
+        return self._layouts["moved"]
 
     def torch_trained(self, passes: int, draws: Sequence[tuple[int, ...]]) -> Trained:
         """Training-mode passes of the torch model, which draws what Flax drew in each."""
@@ -247,7 +291,7 @@ class Pair:
             return outputs, nnx.state(model)
 
         draws = self.flax_draws()
-        jitted = self._compiled.setdefault("forward in training", jax.jit(forward))
+        jitted = self.compiled("forward in training", forward)
         for index in range(passes):
             outputs, state = jitted(state, self.redrawn(index).flax_inputs(), index)
         statistics = nnx.filter_state(state, nnx.BatchStat)
@@ -327,6 +371,10 @@ class Pair:
         with recorded(model, record):
             model(*self.flax_inputs())
         return found
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}
 
 
 def draws_of(jaxpr: Any) -> list[tuple[int, ...]]:

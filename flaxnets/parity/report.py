@@ -1,11 +1,8 @@
 """What a run of the suite found, as rows, JSON, text, JUnit's XML and one HTML page."""
 
-import importlib.metadata
 import inspect
 import json
 import math
-import os
-import platform
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,9 +13,9 @@ import jax.numpy as jnp
 from rich.markup import escape
 from rich.table import Table
 
+from flaxnets.environment import hardware, versions
 from flaxnets.parity import page
 
-PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "torch", "numpy")
 PRECISION = (
     "float64, and float32 in the check of that name; matrix products at the highest precision, "
     "TF32 off"
@@ -191,28 +188,13 @@ def _line(row: Row) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    """What the run ran on."""
-    found = {name: _version(name) for name in PACKAGES}
-    return {**found, "python": platform.python_version(), "machine": platform.machine()}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "absent"
-
-
 def environment() -> dict[str, str]:
     """Where the run ran, and how exactly."""
-    device: Any = jnp.zeros(()).device
-    kind = platform.processor() or platform.machine()
+    device: Any = jnp.zeros(()).device  # as `device.on` has chosen
+    found = hardware(device)
     return {
-        "platform": device.platform,
-        "device": f"{kind}, {os.cpu_count()} cores"
-        if device.platform == "cpu"
-        else str(device.device_kind),
+        "platform": found["platform"],
+        "device": found["cpu" if found["platform"] == "cpu" else "devices"],
         "precision": PRECISION,
     }
 

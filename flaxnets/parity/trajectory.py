@@ -4,7 +4,7 @@ Both sides begin with the pair's weights, take the same batches and draw the sam
 float64. A step of torch is the loop that its users write.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -222,17 +222,30 @@ def any_task(pair: Pair) -> Task:
     return Task({"": objective}, {"": torch_objective}, pair.inputs, batches)
 
 
-def flax_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
-    """The steps of the Flax model."""
-    model = pair.flax_model()
+def training_step(pair: Pair, task: Task, method: Method) -> TrainStep:
+    """The training step of the Flax model in float64."""
     phases = [Phase(objective, method.flax(), part) for part, objective in task.objectives.items()]
-    step = TrainStep(model, *phases)
-    watched = jax.jit(step.watched)
+    return TrainStep(pair.flax_model(), *phases)
+
+
+def watched(pair: Pair, step: TrainStep, method: str) -> Callable:
+    """A step that gives its gradients, too, compiled once for a pair and method."""
+    return pair.compiled(f"step with {method}", step.watched)
+
+
+def flax_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
+    """The steps of the Flax model with a method of that name."""
+    model = pair.flax_model()
+    step = training_step(pair, task, METHODS[name])
+    run = watched(pair, step, name)
     state = step.state
     for number in range(STEPS):
         before = state
-        state, metrics, gradients = watched(before, _arrays(task.batches, number))
-        moved = [new - old for new, old in zip(state.params, before.params, strict=True)]
+        state, metrics, gradients = run(before, arrays(task.batches, number))
+        moved = [
+            np.asarray(new) - np.asarray(old)
+            for new, old in zip(state.params, before.params, strict=True)
+        ]
         yield Step(
             {name: np.asarray(value) for name, value in metrics.items()},
             {
@@ -253,8 +266,9 @@ def flax_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
         )
 
 
-def torch_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
-    """The steps of the torch model."""
+def torch_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
+    """The steps of the torch model with a method of that name."""
+    method = METHODS[name]
     model = pair.torch_model().train()
     parameters = dict(model.named_parameters())
     names = {parameter: name for name, parameter in parameters.items()}
@@ -262,7 +276,7 @@ def torch_steps(pair: Pair, task: Task, method: Method) -> Iterator[Step]:
     drawn = _draws(pair, task)
     engines = {part: method.torch(loop.parameters(model, part)) for part in task.torch_objectives}
     for number in range(STEPS):
-        inputs, targets = _arrays(task.batches, number)
+        inputs, targets = arrays(task.batches, number)
         batch = loop.batch_of(inputs, targets, tuple(given.axes for given in task.examples))
         before = {name: value.detach().clone() for name, value in parameters.items()}
         losses: list[torch.Tensor] = []
@@ -338,11 +352,11 @@ def _draws(pair: Pair, task: Task) -> dict[str, list[tuple[int, ...]]]:
             model = nnx.merge(graph, state, copy=True)
             return objective(model, batch, nnx.Rngs(jax.random.key(0)))[0]
 
-        found[part] = draws_of(jax.make_jaxpr(loss)(state, _arrays(task.batches, 0)).jaxpr)
+        found[part] = draws_of(jax.make_jaxpr(loss)(state, arrays(task.batches, 0)).jaxpr)
     return found
 
 
-def _arrays(batches: Sequence[Any], number: int) -> Any:
+def arrays(batches: Sequence[Any], number: int) -> Any:
     """The batch of a step: real numbers in float64, others in int32."""
 
     def cast(x):

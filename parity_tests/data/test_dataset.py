@@ -1,4 +1,4 @@
-"""Splits and batches are the same on every machine; images fit the network or one line says why."""
+"""Splits are the same on every machine; images fit the network or one line says why."""
 
 import numpy as np
 import pytest
@@ -18,21 +18,6 @@ def test_split_is_fixed_and_fair():
     together = np.concatenate([parts.train_inputs, parts.test_inputs]).ravel()
     assert sorted(together) == list(range(30))
     np.testing.assert_array_equal(split("x", images, LABELS).test_inputs, parts.test_inputs)
-
-
-def test_batches():
-    """An epoch holds every example once; another seed or epoch has another order."""
-    inputs = np.arange(30)
-
-    def epochs(seed):
-        stream = data.batches(inputs, LABELS, 10, seed)
-        return [np.concatenate([next(stream)[0] for _ in range(3)]) for _ in range(2)]
-
-    first, second = epochs(0)
-    assert sorted(first) == sorted(second) == list(range(30))
-    assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(epochs(0), [first, second])
-    assert not np.array_equal(epochs(1)[0], first)
 
 
 def test_fit_to():
@@ -57,8 +42,6 @@ def test_fit_to():
             lambda x: data.fit_to(np.repeat(x, 2, -1), (1, 8, 8, 3), "bhwc"),
             "images of 2 channels do not fit in_channels 3",
         ),
-        (lambda x: next(data.batches(x, LABELS, 31)), "batch_size 31 is not between 1 and the 30"),
-        (lambda x: next(data.batches(x, LABELS, 0)), "batch_size 0 is not between"),
         (lambda x: data.load("imagenet"), "data set 'imagenet' is unknown; use one of mnist"),
     ],
 )

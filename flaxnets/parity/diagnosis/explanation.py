@@ -28,7 +28,7 @@ from flaxnets.parity.diagnosis.trace import (
 )
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.tolerances import FLOAT64, SMALLEST
-from flaxnets.parity.trajectory import FLOORED, METHODS, Task, flax_steps, torch_steps
+from flaxnets.parity.trajectory import FLOORED, Task, flax_steps, torch_steps
 
 
 def explain(check: str, pair: Pair, worst: str, task: Task | None = None) -> Fault:
@@ -355,8 +355,8 @@ def of_trajectory(pair: Pair, worst: str, task: Task) -> Fault:
     where = re.search(r" in step (\d+) of (.+)$", worst)
     if where is None:
         return Fault()
-    number, method = int(where[1]), METHODS[where[2]]
-    steps = zip(torch_steps(pair, task, method), flax_steps(pair, task, method), strict=True)
+    number, name = int(where[1]), where[2]
+    steps = zip(torch_steps(pair, task, name), flax_steps(pair, task, name), strict=True)
     truth, other = next(itertools.islice(steps, number - 1, None))
     for kind, left, right in zip(truth._fields, truth, other, strict=True):
         floor = SMALLEST if kind in FLOORED else 0.0

@@ -1,0 +1,63 @@
+"""What a result was computed with and on: versions of packages, device, processor, memory."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+
+
+def version(package: str) -> str:
+    """The installed version of a package, "absent" if there is none; nothing is imported.
+
+    >>> version("no-such-package")
+    'absent'
+    """
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a result depends on, and of Python.
+
+    >>> list(versions())[:2]
+    ['flaxnets', 'jax']
+    """
+    return {**{name: version(name) for name in PACKAGES}, "python": platform.python_version()}
+
+
+def hardware(device: jax.Device | None = None) -> dict[str, str]:
+    """Platform, number and kind of devices, processor, memory.
+
+    Args:
+        device: whose platform is described; JAX's default if none is given.
+
+    >>> list(hardware())
+    ['platform', 'devices', 'cpu', 'memory']
+    """
+    device = device or jax.devices()[0]
+    count = len(jax.devices(device.platform))
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = f"{host / 2**30:.0f} GiB"
+    return {
+        "platform": device.platform,
+        "devices": f"{count} x {device.device_kind}",
+        "cpu": f"{_processor()}, {os.cpu_count()} cores",
+        "memory": f"{memory}, device {limit / 2**30:.0f} GiB" if limit else memory,
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system says it, and its instruction set."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.machine()
