@@ -121,7 +121,7 @@ class Result:
         return lines
 
 
-LEFT = ("architecture", "contender", "form")
+LEFT = ("architecture", "contender", "form")  # columns of words
 COLUMNS = (
     *("architecture", "batch", "contender", "form", "step ms", "spread", "examples/s"),
     *("first step cold", "warm", "peak MiB", "ratio to torch eager"),
