@@ -1,8 +1,8 @@
 """One case of the benchmark, and the process of its own that it runs in.
 
-`python -m flaxnets.bench.case CASE` takes one step and says "first", then does what each line on
-its standard input asks for: "settle" on the contender's best form, and "turn", a run of some
-steps. It answers in lines of JSON, and ends with its input.
+`python -m flaxnets.bench.case CASE` takes one step and says how much memory that took, then does
+what each line on its standard input asks for: "settle" on the contender's forms, and "turn", a
+run of some steps of each. It answers in lines of JSON, and ends with its input.
 """
 
 import json
@@ -12,10 +12,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flaxnets import specs
 from flaxnets.specs import Spec
+
+if TYPE_CHECKING:
+    from flaxnets.bench.contenders import Contender
 
 BATCH = 32
 SIZES = {"bert": ("mini", 8)}  # the default, of 110 million weights, takes seconds a step on a CPU
@@ -72,19 +75,17 @@ def child(case: Case, asked: Any, say: Callable[[dict[str, Any]], None]) -> None
         batches = [drawn.batch(case.spec, case.batch, seed) for seed in range(BATCHES)]
         contender = CONTENDERS[case.contender](case.spec, batches)
         contender.run(1)
-        say({"first": True})
-        steps = 0
+        say({"memory_mb": peak_memory() / 2**20})
+        forms = [contender]
+        steps: list[int] = []
         for line in asked:
             if line.strip() == "settle":
-                if contender.settled:
-                    contender = contender.settled()
-                contender.run(contender.steps)  # compiles
-                dispatch = seconds(contender, contender.steps) * contender.steps
-                steps = max(1, round(case.turn / dispatch)) * contender.steps
-                contender.run(steps)
-                say({"form": contender.form, "steps_per_dispatch": contender.steps})
+                forms = contender.settled() if contender.settled else forms
+                steps = [_steps(form, case.turn) for form in forms]
+                say({"forms": [[form.form, form.steps] for form in forms]})
             else:
-                say({"seconds": seconds(contender, steps), "memory_mb": peak_memory() / 2**20})
+                timed = zip(forms, steps, strict=True)
+                say({"seconds": [seconds(form, count) for form, count in timed]})
     except UnsuitableError as error:
         say({"reason": str(error)})
     except ModuleNotFoundError as error:
@@ -92,6 +93,17 @@ def child(case: Case, asked: Any, say: Callable[[dict[str, Any]], None]) -> None
     except Exception as error:  # whatever a contender may raise: it is a row, not a crash
         lines = str(error).strip().splitlines() or [""]
         say({"reason": f"{type(error).__name__}: {lines[0]}"})
+
+
+def _steps(form: "Contender", turn: float) -> int:
+    """Whole dispatches that fill a turn, all compiled."""
+    from flaxnets.bench.contenders import seconds
+
+    form.run(form.steps)
+    dispatch = form.steps * seconds(form, form.steps)
+    steps = max(1, round(turn / dispatch)) * form.steps
+    form.run(steps)
+    return steps
 
 
 def cores() -> int:

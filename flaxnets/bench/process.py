@@ -30,6 +30,7 @@ class CaseProcess:
 
     Attributes:
         first_step: seconds from the start of the process to the end of its first step.
+        memory_mb: the most memory that the process has held until then, in MiB.
 
     Raises:
         CaseError: there was no first step.
@@ -48,7 +49,7 @@ class CaseProcess:
             start_new_session=True,  # torch's compiler starts processes that have to end, too
         )
         try:
-            self._answer()
+            self.memory_mb: float = self._answer()["memory_mb"]
         except CaseError:
             self.close()
             raise

@@ -1,21 +1,23 @@
-"""Contenders train what they say, in the form that is fastest."""
-
-import time
+"""Contenders train what they say, in the forms that they say."""
 
 import pytest
 
 import flaxnets
 from flaxnets import bridge
 from flaxnets.bench import contenders
-from flaxnets.bench.contenders import Contender
+from flaxnets.bench.case import cores
 from flaxnets.data import drawn
 
 
-def test_fastest():
-    """Of several the fastest is chosen, wherever it stands."""
-    slow, fast = (Contender(lambda n, s=s: time.sleep(n * s), str(s)) for s in (0.02, 0.001))
-    assert contenders.fastest([slow, fast]) is fast
-    assert contenders.fastest([fast, slow]) is fast
+def test_torch_forms():
+    """Torch is timed with one thread and with one a core, and images in both memory formats."""
+    spec = flaxnets.spec("lenet", "tiny")
+    settled = contenders.torch_eager(spec, [drawn.batch(spec, 4)]).settled
+    assert {form.form for form in settled()} == {
+        f"{count} thread{'s' if count > 1 else ''}{layout}"
+        for count in {1, cores()}
+        for layout in ("", ", channels last")
+    }
 
 
 @pytest.mark.parametrize("name", ["gan", "lstm_tagger"])

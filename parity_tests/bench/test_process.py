@@ -14,10 +14,12 @@ def test_answers(tmp_path):
     case = Case("feedforward", "flaxnets", **TINY)
     with CaseProcess(case, tmp_path) as cold:
         assert cold.first_step > 0
+        assert cold.memory_mb > 1
     assert any("cache" in file.name for file in tmp_path.iterdir())
     with CaseProcess(case, tmp_path) as warm:
-        assert warm.ask("settle")["form"] in ("single", "scan")
-        assert 0 < warm.ask("turn")["seconds"] < 1
+        ((form, steps),) = warm.ask("settle")["forms"]
+        assert (form, steps) in (("single", 1), ("scan", 8), ("scan", 32))
+        assert 0 < warm.ask("turn")["seconds"][0] < 1
 
 
 def test_unknown_contender_is_an_error(tmp_path):
