@@ -25,14 +25,14 @@ assert main(["train", "lenet", "--backend", "torch", "--data", "digits", "--step
 """
 BENCH = """
 from flaxnets import bench
-from flaxnets.bench import case
+from flaxnets.bench import case, child, machine
 said = []
 tiny = {"variant": "tiny", "batch": 4, "turn": 0.001}
-case.child(case.Case("mlp", "flaxnets", **tiny), ["settle", "turn"], said.append)
-assert said[-1]["seconds"] > 0
-case.child(case.Case("mlp", "torch eager", **tiny), [], said.append)
+child.answer(case.Case("mlp", "flaxnets", **tiny), ["settle", "turn"], said.append)
+assert said[-1]["seconds"][0] > 0
+child.answer(case.Case("mlp", "torch eager", **tiny), [], said.append)
 assert said[-1] == {"reason": "torch is not installed"}
-assert bench.machine()["jax"]
+assert machine.facts()["jax"]
 """
 TRAIN_TORCH = """
 import numpy as np, torch, torch_ref

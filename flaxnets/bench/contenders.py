@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import flaxnets
-from flaxnets.bench.case import cores
+from flaxnets.bench.machine import cores
 from flaxnets.specs import Spec
 
 LR = 1e-3
@@ -195,7 +195,7 @@ def keras(spec: Spec, batches: Sequence[Any]) -> Contender:
     from flaxnets.bench import keras_models
 
     if spec.name not in keras_models.MODELS:
-        raise UnsuitableError(f"no few lines of Keras are {spec.name}")
+        raise UnsuitableError(f"there is no Keras model of {spec.name}")
     return Contender(keras_models.trained(keras_models.model(spec), spec, batches, LR))
 
 

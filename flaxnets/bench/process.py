@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from flaxnets.bench.case import Case, as_argument
+from flaxnets.bench.case import Case, to_json
 
 PATIENCE = 600.0  # seconds for one answer; torch.compile takes a minute for some
 
@@ -40,7 +40,7 @@ class CaseProcess:
         began = time.perf_counter()
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in close)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flaxnets.bench.case", as_argument(case)],
+            [sys.executable, "-m", "flaxnets.bench.child", to_json(case)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

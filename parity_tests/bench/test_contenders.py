@@ -5,7 +5,7 @@ import pytest
 import flaxnets
 from flaxnets import bridge
 from flaxnets.bench import contenders
-from flaxnets.bench.case import cores
+from flaxnets.bench.machine import cores
 from flaxnets.data import drawn
 
 
