@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,18 @@ from flaxnets.data.sampler import chosen
 
 SHARE = 0.25  # of the free memory; weights, moments and activations want the rest
 MEMINFO = Path("/proc/meminfo")  # of Linux; elsewhere all memory counts as free
+
+
+class Rows(NamedTuple):
+    """A batch that is named by the rows of arrays on the device, or several such batches.
+
+    Attributes:
+        arrays: any tree of arrays with one example a row.
+        indices: (b,) of one batch, (k, b) of k.
+    """
+
+    arrays: Any
+    indices: Any
 
 
 class Resident:
@@ -34,9 +46,9 @@ class Resident:
         arrays: inputs and targets on the device.
 
     >>> held = Resident(np.arange(4.0, dtype=np.float32), np.arange(4), 2)
-    >>> held.indices(step=0, count=3).tolist()
-    [[1, 2], [0, 3], [0, 3]]
-    >>> inputs, targets = jax.jit(gather)(held.arrays, held.indices(0, 1)[0])
+    >>> held.rows(step=2).indices.tolist()
+    [0, 3]
+    >>> inputs, targets = jax.jit(gather)(*held.rows(0))
     >>> inputs.tolist(), targets.tolist()
     ([1.0, 2.0], [1, 2])
     """
@@ -50,20 +62,16 @@ class Resident:
         device: jax.Device | jax.sharding.Sharding | None = None,
     ) -> None:
         self._order = seed, batch_size, len(targets)
-        self.indices(0, 1)  # an impossible batch size shows before anything is moved
+        chosen(
+            seed, 0, batch_size, len(targets)
+        )  # an impossible batch size shows before anything is moved
         whole = jax.tree.map(np.asarray, (inputs, targets))
         self.arrays: tuple[Any, jax.Array] = jax.device_put(whole, device)
 
-    def indices(self, step: int, count: int) -> Int32[np.ndarray, "count b"]:
-        """The examples of consecutive batches, a row a batch.
-
-        Args:
-            step: number of the first batch, from 0, over all epochs.
-            count: of the batches.
-        """
+    def rows(self, step: int) -> Rows:
+        """The batch of that number, from 0, over all epochs."""
         seed, batch_size, examples = self._order
-        rows = [chosen(seed, step + i, batch_size, examples) for i in range(count)]
-        return np.stack(rows)
+        return Rows(self.arrays, chosen(seed, step, batch_size, examples))
 
 
 def gather(arrays: Any, indices: Int32[jax.Array, " b"]) -> Any:

@@ -21,6 +21,7 @@ from flaxnets.data.drawn import draw
 from flaxnets.recording import recorded
 from flaxnets.specs import Input
 from flaxnets.training.objectives import apply
+from flaxnets.training.randomness import drawn
 from torch_ref.arrays import channels_first, tensor, tensors
 from torch_ref.random import replay
 
@@ -275,7 +276,7 @@ class Pair:
                 apply(nnx.merge(graph, state, copy=True), nnx.Rngs(jax.random.key(0)), *inputs)
             )
 
-        return draws_of(jax.make_jaxpr(forward)(state, self.flax_inputs()).jaxpr)
+        return drawn(jax.make_jaxpr(forward)(state, self.flax_inputs()).jaxpr)
 
     def flax_trained(self, passes: int) -> Trained:
         """Training-mode passes of the Flax model: last outputs, buffers, draws of one pass."""
@@ -375,18 +376,6 @@ class Pair:
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
-
-
-def draws_of(jaxpr: Any) -> list[tuple[int, ...]]:
-    """The shapes of the random arrays that a computation draws, in order."""
-    shapes = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "random_bits":
-            shapes.append(tuple(equation.params["shape"]))
-        for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                shapes += draws_of(value.jaxpr)
-    return shapes
 
 
 def _factory(model: Any, kind: type) -> Callable[[int], Any]:

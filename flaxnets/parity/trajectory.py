@@ -18,10 +18,11 @@ from flax import nnx
 from flaxnets import bridge
 from flaxnets.parity import tolerances
 from flaxnets.parity.compare import Difference, compare
-from flaxnets.parity.pair import Pair, draws_of, named
+from flaxnets.parity.pair import Pair, named
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, clipping, optimizers, schedules
 from flaxnets.training.objectives import Objective, apply, together
+from flaxnets.training.randomness import draws
 from torch_ref.random import fold_in, key, replay
 from torch_ref.training import loop
 from torch_ref.training import objectives as torch_objectives
@@ -273,7 +274,10 @@ def torch_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
     parameters = dict(model.named_parameters())
     names = {parameter: name for name, parameter in parameters.items()}
     weights = dict(model.named_parameters(remove_duplicate=False))
-    drawn = _draws(pair, task)
+    drawn = {
+        part: draws(objective, pair.flax_model(), arrays(task.batches, 0))
+        for part, objective in task.objectives.items()
+    }
     engines = {part: method.torch(loop.parameters(model, part)) for part in task.torch_objectives}
     for number in range(STEPS):
         inputs, targets = arrays(task.batches, number)
@@ -334,26 +338,6 @@ def _slots(moments: Any) -> Iterator[tuple[str, list[jax.Array]]]:
         for slot, value in getattr(state, "_asdict", dict)().items():
             if isinstance(value, list):
                 yield slot, value
-
-
-def _draws(pair: Pair, task: Task) -> dict[str, list[tuple[int, ...]]]:
-    """The shapes of what each phase of the Flax model draws."""
-    model = nnx.view(
-        pair.flax_model(),
-        deterministic=False,
-        use_running_average=False,
-        raise_if_not_found=False,
-    )
-    graph, state = nnx.split(model)
-    found = {}
-    for part, objective in task.objectives.items():
-
-        def loss(state, batch, objective=objective):
-            model = nnx.merge(graph, state, copy=True)
-            return objective(model, batch, nnx.Rngs(jax.random.key(0)))[0]
-
-        found[part] = draws_of(jax.make_jaxpr(loss)(state, arrays(task.batches, 0)).jaxpr)
-    return found
 
 
 def arrays(batches: Sequence[Any], number: int) -> Any:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from flaxnets.training.step import TrainState, TrainStep
+from flaxnets.training.step import TrainState, TrainStep, stack
 
 ROUNDS = 5  # of the probe, each of which times every candidate
 TURN = 0.05  # seconds of one candidate in one round
@@ -43,8 +43,8 @@ class Dispatch(NamedTuple):
     def of(self, step: TrainStep) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
         """The call that takes this many steps.
 
-        It takes one batch where the form is "single", else `steps` batches stacked on a new
-        first axis, and donates its state.
+        It takes one batch where the form is "single", else a `stack` of as many as `steps`, and
+        donates its state.
         """
         calls = {"single": step.__call__, "scan": step.many, "unrolled": step.unrolled}
         return calls[self.form]
@@ -133,10 +133,7 @@ class _Run:
 
     def __init__(self, step: TrainStep, batch: Any, dispatch: Dispatch) -> None:
         self.call, self.steps = dispatch.of(step), dispatch.steps
-        stacked = dispatch.form != "single"
-        self.batch = jax.tree.map(
-            lambda leaf: jnp.stack([leaf] * self.steps) if stacked else jnp.asarray(leaf), batch
-        )
+        self.batch = batch if dispatch == SINGLE else stack([batch] * self.steps)
         self.state = jax.tree.map(jnp.copy, step.state)
         self.dispatches = 1
         self.turn()  # compiles

@@ -1,28 +1,104 @@
 """The loop around the jitted step, and prediction in batches."""
 
+import functools
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
+from flaxnets.training.dispatch import SINGLE, Dispatch
 from flaxnets.training.objectives import together
-from flaxnets.training.step import TrainState, TrainStep
+from flaxnets.training.step import TrainState, TrainStep, stack
 
 
 class TrainingError(RuntimeError):
     """A run that cannot go on; the message is one line."""
 
 
+Heard = Callable[[int, dict[str, float]], None]
+
+
+class Trainer:
+    """Takes a step again and again, several in one dispatch where that was chosen.
+
+    Which steps share a dispatch follows from their numbers alone, so that a run that is
+    interrupted and resumed computes the same bits as one that is not.
+
+    Args:
+        step: the training step.
+        batch: gives the batch of a step by its number, from 0; called in order.
+        dispatch: how many steps go to the device at once.
+        state: to go on from, which is donated; the step's own if None.
+
+    Attributes:
+        state: the newest.
+        taken: how many steps led to it.
+
+    >>> from flaxnets import create
+    >>> from flaxnets.training import Phase, objectives, optimizers
+    >>> model = create("feedforward", variant="logits")
+    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.adam()))
+    >>> batch = np.ones((4, 100), np.float32), np.zeros(4, np.int32)
+    >>> trainer = Trainer(step, lambda number: batch, Dispatch(2, "scan"))
+    >>> trainer.advance(5)
+    >>> trainer.taken, int(trainer.state.step)
+    (5, 5)
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        batch: Callable[[int], Any],
+        dispatch: Dispatch = SINGLE,
+        state: TrainState | None = None,
+    ) -> None:
+        self._step, self._batch, self._dispatch = step, batch, dispatch
+        self._several = dispatch.of(step)
+        self.state = step.state if state is None else state
+        self.taken = int(self.state.step)
+
+    def advance(
+        self,
+        until: int,
+        on_step: Heard = lambda step, metrics: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take steps until there are so many, or until it is time to stop.
+
+        Args:
+            until: how many steps there are to be.
+            on_step: called after every step with its number, from 1, and its metrics.
+            stopping: asked before every dispatch whether to stop there.
+
+        Raises:
+            TrainingError: a loss that is not finite; the step is named.
+        """
+        waiting: tuple[int, dict[str, jax.Array]] | None = None
+        while self.taken < until and not stopping():
+            whole = self._dispatch.steps
+            fits = self.taken % whole == 0 and self.taken + whole <= until
+            batches = [self._batch(self.taken + i) for i in range(whole if fits else 1)]
+            call = self._several if fits else self._step
+            several = len(batches) > 1
+            given = self._step.put(stack(batches) if several else batches[0], several)
+            self.state, metrics = call(self.state, given)
+            if waiting:  # read one dispatch late, while the device works on the next
+                _report(*waiting, on_step)
+            waiting = (self.taken, metrics)
+            self.taken += len(batches)
+        if waiting:
+            _report(*waiting, on_step)
+
+
 def fit(
     step: TrainStep,
     batches: Iterable[Any],
     steps: int,
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+    on_step: Heard = lambda step, metrics: None,
 ) -> TrainState:
-    """Take a number of steps, one batch each.
+    """Take a number of steps, one batch each; the step's own state stays whole.
 
     Args:
         step: the training step; its `state` is where the run begins.
@@ -41,30 +117,29 @@ def fit(
     >>> int(fit(step, [batch] * 3, 3).step)
     3
     """
-    # Donation uses up its argument; the step's own state stays whole for another run.
-    state = jax.tree.map(jax.numpy.copy, step.state)
-    waiting: tuple[int, dict[str, jax.Array]] | None = None
-    taken = 0
-    for batch in islice(batches, steps):
-        state, metrics = step(state, batch)
-        taken += 1
-        if waiting:  # read one step late, while the device works on the next
-            _report(*waiting, on_step)
-        waiting = (taken, metrics)
-    if waiting:
-        _report(*waiting, on_step)
-    if taken < steps:
-        raise TrainingError(f"the batches ended after step {taken} of {steps}; give more")
-    return state
+    given = iter(batches)
+
+    def batch(number: int) -> Any:
+        try:
+            return next(given)
+        except StopIteration:
+            raise TrainingError(
+                f"the batches ended after step {number} of {steps}; give more"
+            ) from None
+
+    trainer = Trainer(step, batch, state=jax.tree.map(jax.numpy.copy, step.state))
+    trainer.advance(steps, on_step)
+    return trainer.state
 
 
-def _report(number: int, metrics: dict[str, jax.Array], on_step: Callable) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(values["loss"]):
-        raise TrainingError(
-            f"the loss is {values['loss']} at step {number}; use a smaller learning rate"
-        )
-    on_step(number, values)
+def _report(taken: int, metrics: dict[str, jax.Array], on_step: Heard) -> None:
+    """Tell of the steps after the first `taken`, which were one dispatch."""
+    values = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
+    for index, loss in enumerate(values["loss"]):
+        number = taken + index + 1
+        if not np.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} at step {number}; use a smaller learning rate")
+        on_step(number, {name: float(value[index]) for name, value in values.items()})
 
 
 def predict(
@@ -85,12 +160,14 @@ def predict(
     graph, state = nnx.split(
         nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     )
-
-    @jax.jit
-    def forward(state, given):
-        output = getattr(nnx.merge(graph, state, copy=True), part)(*given)
-        return output[0] if isinstance(output, tuple) else output
-
     whole = together(inputs)
     starts = range(0, len(whole[0]), batch_size)
-    return np.concatenate([forward(state, [x[i : i + batch_size] for x in whole]) for i in starts])
+    return np.concatenate(
+        [_forward(graph, part, state, [x[i : i + batch_size] for x in whole]) for i in starts]
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(graph: Any, part: str, state: Any, given: list[Any]) -> jax.Array:
+    output = getattr(nnx.merge(graph, state, copy=True), part)(*given)
+    return output[0] if isinstance(output, tuple) else output

@@ -17,13 +17,14 @@ from flaxnets.specs import MASK, PAD
 Objective = Callable[[nnx.Module, Any, nnx.Rngs], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def classification(outputs: str = "logits") -> Objective:
+def classification(outputs: str = "logits", label_smoothing: float = 0.0) -> Objective:
     """Mean cross-entropy of a batch (inputs, labels), with the accuracy as its metric.
 
     A label out of range makes the loss NaN inside `jax.jit`; one of -100 stays out of it.
 
     Args:
         outputs: what the network returns: "logits", "probabilities" or "log_probabilities".
+        label_smoothing: the part of every target that is spread evenly over the classes.
 
     >>> loss, metrics = classification()(lambda x: x, (jnp.zeros((1, 4)), jnp.zeros(1, int)), None)
     >>> round(float(loss), 4), float(metrics["accuracy"])
@@ -33,10 +34,10 @@ def classification(outputs: str = "logits") -> Objective:
     def objective(model, batch, rngs):
         inputs, labels = batch
         scores = apply(model, rngs, *together(inputs))
-        if outputs == "logits":
-            loss = layers.cross_entropy(scores, labels)
+        logs = log_probabilities(scores) if outputs == "probabilities" else scores
+        if outputs == "logits" or label_smoothing:  # which leaves normalised logarithms alone
+            loss = layers.cross_entropy(logs, labels, label_smoothing=label_smoothing)
         else:
-            logs = scores if outputs == "log_probabilities" else log_probabilities(scores)
             loss = layers.nll_loss(logs, labels)
         return loss, {"accuracy": accuracy(scores, labels)}
 
@@ -46,13 +47,28 @@ def classification(outputs: str = "logits") -> Objective:
 def apply(model: Any, rngs: nnx.Rngs | None, *inputs: Any) -> Any:
     """The outputs of a model, which gets `rngs` if it is one that takes them.
 
+    A model computes in the dtype of its weights, which real inputs are cast to; losses are
+    computed in float32 at least.
+
     >>> apply(lambda x: x + 1, nnx.Rngs(0), 1)
     2
     """
     call = model.__call__ if isinstance(model, nnx.Module) else model
-    if "rngs" in inspect.signature(call).parameters:
-        return model(*inputs, rngs=rngs)
-    return model(*inputs)
+    takes = "rngs" in inspect.signature(call).parameters
+    options = {"rngs": rngs} if takes else {}
+    if not isinstance(model, nnx.Module):
+        return model(*inputs, **options)
+    weights = (x.dtype for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    dtype = next((x for x in weights if jnp.issubdtype(x, jnp.floating)), jnp.float32)
+    outputs = model(*_cast(inputs, dtype), **options)
+    return _cast(outputs, jnp.float32) if jnp.finfo(dtype).bits < 32 else outputs
+
+
+def _cast(arrays: Any, dtype: Any) -> Any:
+    def cast(x: Any) -> Any:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, arrays)
 
 
 def together(inputs: Any) -> tuple:
@@ -142,18 +158,22 @@ def variational() -> Objective:
     return objective
 
 
-def translation() -> Objective:
+def translation(label_smoothing: float = 0.0) -> Objective:
     """Cross-entropy of a batch (source, target), every token guessed from those before it.
 
     Targets (b, t) begin with START, end with END and are followed by PAD, which does not count;
     the network is shown the right ones up to the token that it guesses (teacher forcing).
+
+    Args:
+        label_smoothing: the part of every target that is spread evenly over the tokens.
     """
 
     def objective(model, batch, rngs):
         source, target = batch
         wanted = jnp.where(target[:, 1:] == PAD, -100, target[:, 1:])
         scores = apply(model, rngs, *together(source), target[:, :-1])
-        return layers.cross_entropy(scores, wanted), {"accuracy": accuracy(scores, wanted)}
+        loss = layers.cross_entropy(scores, wanted, label_smoothing=label_smoothing)
+        return loss, {"accuracy": accuracy(scores, wanted)}
 
     return objective
 
@@ -191,9 +211,10 @@ def discriminator() -> Objective:
     def objective(model, batch, rngs):
         images, _ = batch
         generator = nnx.merge(*nnx.split(model.generator), copy=True)
-        fake = jax.lax.stop_gradient(generator(_noise(model, len(images), images.dtype, rngs)))
-        on_real = model.discriminator(2 * images - 1)  # the generator's tanh ends at -1 and 1
-        on_fake = model.discriminator(fake)
+        noise = _noise(model, len(images), images.dtype, rngs)
+        fake = jax.lax.stop_gradient(apply(generator, None, noise))
+        on_real = apply(model.discriminator, None, 2 * images - 1)  # as the generator's tanh
+        on_fake = apply(model.discriminator, None, fake)
         loss = layers.binary_cross_entropy(on_real, jnp.ones_like(on_real))
         loss += layers.binary_cross_entropy(on_fake, jnp.zeros_like(on_fake))
         return loss, {"real": on_real.mean(), "fake": on_fake.mean()}
@@ -206,8 +227,8 @@ def generator() -> Objective:
 
     def objective(model, batch, rngs):
         images, _ = batch
-        fake = model.generator(_noise(model, len(images), images.dtype, rngs))
-        on_fake = model.discriminator(fake)
+        noise = _noise(model, len(images), images.dtype, rngs)
+        on_fake = apply(model.discriminator, None, apply(model.generator, None, noise))
         return layers.binary_cross_entropy(on_fake, jnp.ones_like(on_fake)), {}
 
     return objective
@@ -217,13 +238,16 @@ def _noise(model: Any, count: int, dtype: Any, rngs: nnx.Rngs) -> jax.Array:
     return jax.random.normal(rngs(), (count, 1, 1, model.noise_channels), dtype)
 
 
-def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, Objective]:
+def phases(
+    task: str, outputs: str = "logits", noise: float = 0.0, label_smoothing: float = 0.0
+) -> dict[str, Objective]:
     """The objectives that a task is trained with, by the part of the model that each moves.
 
     Args:
         task: of a spec.
         outputs: of a spec.
         noise: for a reconstruction to take away.
+        label_smoothing: of a classification or translation.
 
     >>> list(phases("gan"))
     ['discriminator', 'generator']
@@ -232,10 +256,10 @@ def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, 
         return {"discriminator": discriminator(), "generator": generator()}
     return {
         "": {
-            "classification": lambda: classification(outputs),
+            "classification": lambda: classification(outputs, label_smoothing),
             "regression": regression,
             "reconstruction": lambda: reconstruction(noise),
-            "translation": translation,
+            "translation": lambda: translation(label_smoothing),
             "masked_language_modelling": masked_language_modelling,
             "vae": variational,
         }[task]()

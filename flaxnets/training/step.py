@@ -5,23 +5,36 @@ however deep the model is, and Python never loops over parameters.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
+from flaxnets.data.resident import Rows, gather
+from flaxnets.training.mesh import of_batch, of_state
 from flaxnets.training.objectives import Objective
 
 
 class TrainState(NamedTuple):
-    """All that a step reads and writes: flat leaves and two scalars."""
+    """All that a step reads and writes: flat leaves and two scalars.
+
+    Attributes:
+        params: the weights.
+        rest: running statistics.
+        moments: of the optimizers, phase by phase.
+        averages: of the weights, where the step keeps them.
+        key: of all random numbers.
+        step: how many were taken.
+    """
 
     params: tuple[jax.Array, ...]
     rest: tuple[jax.Array, ...]
     moments: tuple[jax.Array, ...]
+    averages: tuple[jax.Array, ...]
     key: jax.Array
     step: jax.Array
 
@@ -44,16 +57,26 @@ class TrainStep:
     """The training step of a model: one phase, or several that follow each other.
 
     Args:
-        model: any NNX model; it is read once and left as it is.
+        model: any NNX model, which is read once and left as it is; or a function that builds
+            one, which is then born inside `jit`, on the devices of the mesh.
         *phases: what is minimised, in order; each sees the parameters that the one before it
             left, and the same random numbers.
         seed: of the random numbers of dropout and sampling.
+        precision: what the model computes in; "bfloat16" leaves weights, statistics, moments
+            and losses in float32.
+        accumulate: how many equal parts a batch is cut into, whose gradients are averaged.
+        ema: share that the exponential moving average of the weights keeps of itself at each
+            step, as `torch.optim.swa_utils.get_ema_multi_avg_fn`; None for no average.
+        remat: whether to compute again in the backward pass whatever is neither a matrix
+            product nor a convolution, in place of keeping it in memory.
+        mesh: the devices, see `flaxnets.training.mesh`; None for the default device.
 
     Raises:
         ValueError: no phase, or one whose part has no parameters.
 
     Attributes:
         state: the `TrainState` to begin with.
+        shardings: of the state; None without a mesh.
 
     >>> from flaxnets import create
     >>> from flaxnets.training import objectives, optimizers
@@ -64,18 +87,29 @@ class TrainStep:
     (1, ['accuracy', 'loss'])
     """
 
-    def __init__(self, model: nnx.Module, *phases: Phase, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: nnx.Module | Callable[[], nnx.Module],
+        *phases: Phase,
+        seed: int = 0,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        accumulate: int = 1,
+        ema: float | None = None,
+        remat: bool = False,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> None:
         if not phases:
             raise ValueError("a step without a phase; give one Phase or more")
-        self._phases = phases
+        self._phases, self._precision, self._accumulate = phases, precision, accumulate
+        self._ema, self._remat, self._mesh = ema, remat, mesh
+        there = isinstance(model, nnx.Module)
         self._graph: Any
-        self._graph, params, rest = _split(_training_view(model))
-        # Copied, since the state is donated and the model's own arrays must live on.
-        params, rest = jax.tree.map(jnp.copy, (params, rest))
+        self._graph, params, rest = _split(
+            _training_view(model if there else nnx.eval_shape(model))
+        )
         paths, self._params_tree = jax.tree.flatten_with_path(params)
-        flat_params = [leaf for _, leaf in paths]
         self._paths = [tuple(entry.key for entry in path[:-1]) for path, _ in paths]
-        flat_rest, self._rest_tree = jax.tree.flatten(rest)
+        self._rest_tree = jax.tree.structure(rest)
         self._chosen = [
             [i for i, path in enumerate(self._paths) if phase.part in ("", path[0])]
             for phase in phases
@@ -83,22 +117,47 @@ class TrainStep:
         for phase, chosen in zip(phases, self._chosen, strict=True):
             if not chosen:
                 raise ValueError(f"part {phase.part!r} of the model has no parameters")
-        moments, self._moments_tree = jax.tree.flatten(
-            [
-                phase.optimizer.init([flat_params[i] for i in chosen])
+
+        def begin(params: Any, rest: Any) -> TrainState:
+            flat = jax.tree.leaves(params)
+            moments = [
+                phase.optimizer.init([flat[i] for i in chosen])
                 for phase, chosen in zip(phases, self._chosen, strict=True)
             ]
+            return TrainState(
+                params=tuple(flat),
+                rest=tuple(jax.tree.leaves(rest)),
+                moments=tuple(jax.tree.leaves(moments)),
+                averages=() if ema is None else tuple(map(jnp.copy, flat)),
+                key=jax.random.key_data(jax.random.key(seed)),
+                step=jnp.zeros((), jnp.int32),
+            )
+
+        def born() -> TrainState:
+            return begin(*_split(_training_view(model()))[1:])  # type: ignore[operator]
+
+        self._moments_tree = jax.tree.structure(
+            jax.eval_shape(
+                lambda flat: [
+                    phase.optimizer.init([flat[i] for i in chosen])
+                    for phase, chosen in zip(phases, self._chosen, strict=True)
+                ],
+                jax.tree.leaves(params),
+            )
         )
-        self.state = TrainState(
-            params=tuple(flat_params),
-            rest=tuple(flat_rest),
-            moments=tuple(moments),
-            key=jax.random.key_data(jax.random.key(seed)),
-            step=jnp.zeros((), jnp.int32),
+        if there:  # copied, since the state is donated and the model's own arrays must live on
+            state = begin(*jax.tree.map(jnp.copy, (params, rest)))
+            self.shardings = mesh and of_state(mesh, state)
+            self.state = jax.device_put(state, self.shardings) if mesh else state
+        else:
+            self.shardings = mesh and of_state(mesh, jax.eval_shape(born))
+            self.state = jax.jit(born, out_shardings=self.shardings)()
+        jit = functools.partial(
+            jax.jit, donate_argnums=0, out_shardings=mesh and (self.shardings, None)
         )
-        self._jitted = jax.jit(self.pure, donate_argnums=0)
-        self._scanned = jax.jit(self._scan, donate_argnums=0)
-        self._unrolled = jax.jit(functools.partial(self._scan, unroll=True), donate_argnums=0)
+        self._jitted = jit(self.pure)
+        self._scanned = jit(self._scan)
+        self._unrolled = jit(functools.partial(self._scan, unroll=True))
 
     def pure(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The step as a pure function: what `__call__` compiles."""
@@ -109,6 +168,10 @@ class TrainStep:
         self, state: TrainState, batch: Any
     ) -> tuple[TrainState, dict[str, jax.Array], list[list[jax.Array]]]:
         """The step as a pure function that gives the gradients of every phase, too."""
+        if isinstance(batch, Rows):
+            batch = gather(*batch)
+        if self._mesh:
+            batch = jax.lax.with_sharding_constraint(batch, of_batch(self._mesh))
         params, rest = list(state.params), state.rest
         moments = jax.tree.unflatten(self._moments_tree, state.moments)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -116,18 +179,9 @@ class TrainStep:
         metrics: dict[str, jax.Array] = {}
         gradients: list[list[jax.Array]] = []
         for index, (phase, chosen) in enumerate(zip(self._phases, self._chosen, strict=True)):
-
-            def loss_of(own, phase=phase, chosen=chosen, rest=rest):
-                whole = list(params)
-                for place, value in zip(chosen, own, strict=True):
-                    whole[place] = value
-                model = self._merge(whole, rest)
-                loss, figures = phase.objective(model, batch, nnx.Rngs(key))
-                after = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
-                return loss, (loss, tuple(after), figures)
-
             own = [params[place] for place in chosen]
-            grads, (loss, rest, figures) = jax.grad(loss_of, has_aux=True)(own)
+            gradient = functools.partial(self._gradient, phase.objective, chosen, params)
+            rest, grads, loss, figures = self._averaged(gradient, rest, batch, key)
             optimizer = optax.with_extra_args_support(phase.optimizer)
             updates, moments[index] = optimizer.update(grads, moments[index], own, value=loss)
             for place, value in zip(chosen, optax.apply_updates(own, updates), strict=True):
@@ -137,29 +191,98 @@ class TrainStep:
             metrics |= {f"{phase.part}_loss": loss} if phase.part else {}
             metrics |= figures
         after = TrainState(
-            tuple(params), rest, tuple(jax.tree.leaves(moments)), state.key, state.step + 1
+            tuple(params),
+            rest,
+            tuple(jax.tree.leaves(moments)),
+            self._average(state, params),
+            state.key,
+            state.step + 1,
         )
         return after, {"loss": sum(losses[1:], losses[0]), **metrics}, gradients
+
+    def _gradient(self, objective, chosen, params, rest, batch, key):
+        """Statistics, gradients, loss and figures of one phase on a batch or a part of it."""
+
+        def loss_of(own):
+            whole = list(params)
+            for place, value in zip(chosen, own, strict=True):
+                whole[place] = value
+            model = self._merge([self._narrow(value) for value in whole], rest)
+            loss, figures = objective(model, batch, nnx.Rngs(key))
+            after = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
+            after = tuple(new.astype(old.dtype) for new, old in zip(after, rest, strict=True))
+            return loss, (after, loss, figures)
+
+        if self._remat:
+            loss_of = jax.checkpoint(loss_of, policy=_is_costly)
+        grads, (rest, loss, figures) = jax.grad(loss_of, has_aux=True)([params[i] for i in chosen])
+        return rest, grads, loss, figures
+
+    def _narrow(self, value):
+        real = jnp.issubdtype(value.dtype, jnp.floating)
+        return value.astype(jnp.bfloat16) if real and self._precision == "bfloat16" else value
+
+    def _averaged(self, gradient, rest, batch, key):
+        """What `gradient` gives, as a mean over the parts that a batch is cut into."""
+        count = self._accumulate
+        if count == 1:
+            return gradient(rest, batch, key)
+        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        keys = jax.random.split(key, count)
+
+        def add(carry, part):
+            rest, sums = carry
+            rest, *found = gradient(rest, *part)
+            return (rest, jax.tree.map(jnp.add, sums, found)), None
+
+        _, *shapes = jax.eval_shape(gradient, rest, jax.tree.map(lambda x: x[0], parts), keys[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        on_cpu = jax.default_backend() == "cpu"  # where a loop over convolutions is slow
+        (rest, sums), _ = jax.lax.scan(add, (rest, zeros), (parts, keys), unroll=on_cpu)
+        grads, loss, figures = jax.tree.map(lambda x: x / count, sums)
+        return rest, grads, loss, figures
+
+    def _average(self, state: TrainState, params: list[jax.Array]) -> tuple[jax.Array, ...]:
+        if self._ema is None:
+            return ()
+        return tuple(
+            jnp.where(state.step == 0, new, old + (1 - self._ema) * (new - old))
+            for old, new in zip(state.averages, params, strict=True)
+        )
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
         return self._jitted(state, batch)
 
     def many(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        """As many steps in one dispatch as the batches' new first axis is long."""
+        """As many steps in one dispatch as there are batches in a `stack`."""
         return self._scanned(state, batches)
 
     def unrolled(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The same as a program without a loop, which takes longer to compile; see `dispatch`."""
         return self._unrolled(state, batches)
 
+    def put(self, batch: Any, several: bool = False) -> Any:
+        """A batch where the mesh wants it; each process gives its own part of it.
+
+        Args:
+            batch: as objectives take it, or `Rows`, of which every process gives all.
+            several: whether it is a `stack`.
+        """
+        if self._mesh is None or isinstance(batch, Rows):
+            return batch
+        place = of_batch(self._mesh, several)
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), batch
+        )
+
     def lower(self, batch: Any, platforms: tuple[str, ...]) -> jax.export.Exported:
         """The step compiled down to StableHLO for platforms that need not be here."""
         return jax.export.export(self._jitted, platforms=platforms)(self.state, batch)
 
     def model(self, state: TrainState) -> nnx.Module:
-        """A model with the weights and statistics of a state, for evaluation."""
-        copied = jax.tree.map(jnp.copy, (state.params, state.rest))
+        """A model with the weights, or their average, and statistics of a state, for evaluation."""
+        copied = jax.tree.map(jnp.copy, (state.averages or state.params, state.rest))
         return _evaluation_view(self._merge(*copied))
 
     def tree(self, leaves: Sequence[jax.Array], phase: int | None = None) -> nnx.State:
@@ -192,12 +315,35 @@ class TrainStep:
         return state._replace(moments=tuple(jnp.copy(leaf) for leaf in leaves))
 
     def _scan(self, state, batches, unroll=1):
+        if isinstance(batches, Rows):
+            arrays = batches.arrays
+
+            def pure(state, indices):
+                return self.pure(state, Rows(arrays, indices))
+
+            return jax.lax.scan(pure, state, batches.indices, unroll=unroll)
         return jax.lax.scan(self.pure, state, batches, unroll=unroll)
 
     def _merge(self, params, rest) -> Any:
         params = jax.tree.unflatten(self._params_tree, params)
         rest = jax.tree.unflatten(self._rest_tree, rest)
         return nnx.merge(self._graph, params, rest, copy=True)
+
+
+def stack(batches: Sequence[Any]) -> Any:
+    """Batches behind each other on a new first axis, for several steps in one dispatch.
+
+    >>> stack([(jnp.ones(2), None), (jnp.zeros(2), None)])[0].tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
+    if isinstance(batches[0], Rows):
+        return Rows(batches[0].arrays, np.stack([batch.indices for batch in batches]))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _is_costly(primitive: Any, *_: Any, **__: Any) -> bool:
+    """What rematerialisation keeps: products that take longer to compute than to read."""
+    return primitive.name in ("dot_general", "conv_general_dilated")
 
 
 def _split(model: nnx.Module) -> tuple[Any, Any, Any]:

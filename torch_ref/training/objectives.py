@@ -16,11 +16,12 @@ from torch_ref.layers.loss import vae_loss
 Objective = Callable[[nn.Module, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
-def classification(outputs: str = "logits") -> Objective:
+def classification(outputs: str = "logits", label_smoothing: float = 0.0) -> Objective:
     """Mean cross-entropy of a batch (inputs, labels), with the accuracy as its metric.
 
     Args:
         outputs: what the network returns: "logits", "probabilities" or "log_probabilities".
+        label_smoothing: the part of every target that is spread evenly over the classes.
 
     >>> loss, _ = classification()(lambda x: x, (torch.zeros(1, 4), torch.tensor([0])))
     >>> round(loss.item(), 4)
@@ -30,11 +31,12 @@ def classification(outputs: str = "logits") -> Objective:
     def objective(model, batch):
         inputs, labels = batch
         scores = model(*together(inputs))
-        if outputs == "logits":
-            loss = F.cross_entropy(scores.movedim(-1, 1), labels)
+        logs = scores
+        if outputs == "probabilities":
+            logs = scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
+        if outputs == "logits" or label_smoothing:  # which leaves normalised logarithms alone
+            loss = F.cross_entropy(logs.movedim(-1, 1), labels, label_smoothing=label_smoothing)
         else:
-            tiny = torch.finfo(scores.dtype).tiny
-            logs = scores if outputs == "log_probabilities" else scores.clamp(min=tiny).log()
             loss = F.nll_loss(logs.movedim(-1, 1), labels)
         return loss, {"accuracy": accuracy(scores, labels)}
 
@@ -89,14 +91,14 @@ def variational() -> Objective:
     return objective
 
 
-def translation() -> Objective:
+def translation(label_smoothing: float = 0.0) -> Objective:
     """Cross-entropy of target tokens with teacher forcing; see `flaxnets.training.objectives`."""
 
     def objective(model, batch):
         source, target = batch
         wanted = target[:, 1:].masked_fill(target[:, 1:] == PAD, -100)
         scores = model(*together(source), target[:, :-1])
-        loss = F.cross_entropy(scores.movedim(-1, 1), wanted)
+        loss = F.cross_entropy(scores.movedim(-1, 1), wanted, label_smoothing=label_smoothing)
         return loss, {"accuracy": accuracy(scores, wanted)}
 
     return objective
@@ -156,7 +158,9 @@ def _noise(model: Any, images: torch.Tensor) -> torch.Tensor:
     return torch.randn((len(images), model.noise_channels, 1, 1), dtype=images.dtype)
 
 
-def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, Objective]:
+def phases(
+    task: str, outputs: str = "logits", noise: float = 0.0, label_smoothing: float = 0.0
+) -> dict[str, Objective]:
     """The objectives of a task by the part of the model that each moves.
 
     >>> list(phases("gan"))
@@ -166,10 +170,10 @@ def phases(task: str, outputs: str = "logits", noise: float = 0.0) -> dict[str, 
         return {"discriminator": discriminator(), "generator": generator()}
     return {
         "": {
-            "classification": lambda: classification(outputs),
+            "classification": lambda: classification(outputs, label_smoothing),
             "regression": regression,
             "reconstruction": lambda: reconstruction(noise),
-            "translation": translation,
+            "translation": lambda: translation(label_smoothing),
             "masked_language_modelling": masked_language_modelling,
             "vae": variational,
         }[task]()

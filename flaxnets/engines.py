@@ -1,0 +1,320 @@
+"""The two backends behind one interface: the same experiment in either.
+
+From one spec and recipe both begin with the same weights, meet the same examples in the same
+order and draw the same random numbers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+import flaxnets
+from flaxnets import bridge, specs
+from flaxnets.bridge.convert import as_numpy
+from flaxnets.data import Dataset, Resident, batches, fits
+from flaxnets.data.stream import stream
+from flaxnets.evaluation import Call
+from flaxnets.recipe import Recipe
+from flaxnets.training import Phase, Trainer, TrainStep, clipping, dispatch, objectives, optimizers
+from flaxnets.training import mesh as meshes
+from flaxnets.training import schedules as optax_schedules
+from flaxnets.training.loop import Heard, TrainingError, predict
+from flaxnets.training.randomness import draws
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network of either backend: its weights and its calls."""
+
+    weights: dict[str, np.ndarray]
+    call: Call
+
+
+class Engine(Protocol):
+    """What a run asks of a backend."""
+
+    @property
+    def taken(self) -> int:
+        """How many steps were taken."""
+
+    def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
+        """Take steps until there are so many, or until it is time to stop."""
+
+    def like(self) -> Any:
+        """Arrays of the form that `state` gives."""
+
+    def state(self) -> tuple[Any, dict[str, Any]]:
+        """All that the next step depends on: arrays, and what JSON holds."""
+
+    def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+
+    def trained(self) -> Trained:
+        """The network as it is now."""
+
+    def facts(self) -> dict[str, Any]:
+        """What of the engine has to be the same when a run is resumed."""
+
+
+def begin(spec: specs.Spec, recipe: Recipe) -> nnx.Module:
+    """The network that a run begins with, in Flax; traced, it allocates nothing.
+
+    Raises:
+        bridge.BridgeError: weights to begin with that are not the network's.
+        OSError: a file of weights that cannot be read.
+    """
+    model = flaxnets.build(spec, "flax", recipe.seed)
+    if recipe.init is not None:
+        bridge.load(model, recipe.init)
+    return model
+
+
+class FlaxEngine:
+    """Jitted training in JAX, on one device or a mesh of them.
+
+    Args:
+        spec: of the network.
+        recipe: settled.
+        chosen: the data, as it fits the network.
+        mesh: of devices; None for the default one.
+        told: the facts of the run that is resumed.
+    """
+
+    def __init__(
+        self,
+        spec: specs.Spec,
+        recipe: Recipe,
+        chosen: Dataset,
+        mesh: Mesh | None = None,
+        told: Mapping[str, Any] | None = None,
+    ) -> None:
+        assert recipe.batch_size is not None  # as settled
+        if mesh is not None:
+            meshes.require_divisible(mesh, recipe.batch_size, recipe.accumulate)
+        phases = [
+            Phase(objective, _optax(recipe), part)
+            for part, objective in objectives.phases(
+                spec.task, spec.outputs, recipe.noise, recipe.label_smoothing
+            ).items()
+        ]
+        self._step = TrainStep(
+            begin(spec, recipe) if recipe.init else lambda: begin(spec, recipe),
+            *phases,
+            seed=recipe.seed,
+            precision=recipe.precision,
+            accumulate=recipe.accumulate,
+            ema=recipe.ema,
+            remat=recipe.remat,
+            mesh=mesh,
+        )
+        self._given = _Batches(chosen, recipe, mesh)
+        first = self._step.put(self._given(0))
+        if told:
+            self._dispatch = dispatch.Dispatch(*told["dispatch"])
+        elif recipe.steps_per_dispatch:
+            self._dispatch = dispatch.fixed(self._step, first, recipe.steps_per_dispatch)
+        elif jax.process_count() > 1:  # which would have to choose the same
+            self._dispatch = dispatch.SINGLE
+        else:
+            self._dispatch = dispatch.choose(self._step, first)
+        self._trainer = Trainer(self._step, self._given, self._dispatch)
+
+    @property
+    def taken(self) -> int:
+        return self._trainer.taken
+
+    def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
+        self._trainer.advance(until, on_step, stopping)
+
+    def like(self) -> Any:
+        shardings = self._step.shardings or jax.tree.map(lambda x: x.sharding, self._trainer.state)
+        return jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            self._trainer.state,
+            shardings,
+        )
+
+    def state(self) -> tuple[Any, dict[str, Any]]:
+        return self._trainer.state, {}
+
+    def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
+        self._trainer = Trainer(self._step, self._given, self._dispatch, arrays)
+
+    def trained(self) -> Trained:
+        model = self._step.model(self._trainer.state)
+        return Trained(
+            bridge.state_dict(model),
+            lambda inputs, axes, part: predict(model, inputs, part or "__call__"),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {"dispatch": list(self._dispatch)}
+
+
+class _Batches:
+    """The batch of a step by its number: from the device where all fit, else from threads."""
+
+    def __init__(self, chosen: Dataset, recipe: Recipe, mesh: Mesh | None) -> None:
+        assert recipe.batch_size is not None  # as settled
+        order = chosen.train_inputs, chosen.train_targets, recipe.batch_size, recipe.seed
+        self._order, self._next = order, 0
+        self._stream: Iterator[Any] | None = None
+        self._resident = (
+            Resident(*order, device=mesh and meshes.everywhere(mesh))
+            if fits(chosen, jax.local_devices()[0])
+            else None
+        )
+
+    def __call__(self, step: int) -> Any:
+        if self._resident is not None:
+            return self._resident.rows(step)
+        if self._stream is None or step != self._next:
+            self._stream = stream(
+                *self._order,
+                start=step,
+                process=jax.process_index(),
+                processes=jax.process_count(),
+            )
+        self._next = step + 1
+        return next(self._stream)
+
+
+class TorchEngine:
+    """The loop of PyTorch's users, with Flax's first weights, batches and random numbers.
+
+    Args:
+        spec: of the network.
+        recipe: settled.
+        chosen: the data, as it fits the network.
+    """
+
+    def __init__(self, spec: specs.Spec, recipe: Recipe, chosen: Dataset) -> None:
+        import torch
+
+        from torch_ref.arrays import tensors
+        from torch_ref.random import fold_in, key, replay, split
+        from torch_ref.training import loop
+        from torch_ref.training import objectives as torch_objectives
+        from torch_ref.training import optimizers as torch_optimizers
+
+        assert recipe.optimizer is not None
+        assert recipe.batch_size is not None  # as settled
+        model = flaxnets.build(spec, "torch", recipe.seed)
+        first = begin(spec, recipe)
+        model.load_state_dict(tensors(bridge.state_dict(first)))
+        axes = tuple(given.axes for given in spec.examples(1))
+        self._axes = axes if len(axes) > 1 else axes[0]
+        create = torch_optimizers.BY_NAME[recipe.optimizer]
+        phases = []
+        for part, objective in torch_objectives.phases(
+            spec.task, spec.outputs, recipe.noise, recipe.label_smoothing
+        ).items():
+            optimizer = create(
+                loop.parameters(model, part), lr=recipe.lr, **recipe.optimizer_options
+            )
+            phases.append(
+                loop.Phase(objective, optimizer, part, _torch_schedule(recipe, optimizer))
+            )
+        shapes: list[list[tuple[int, ...]]] = []
+
+        def batch(step: int) -> Any:
+            given = next(
+                batches(
+                    chosen.train_inputs,
+                    chosen.train_targets,
+                    recipe.batch_size,  # type: ignore[arg-type]
+                    recipe.seed,
+                    start=step,
+                )
+            )
+            if not shapes:
+                part = jax.tree.map(lambda x: x[:: recipe.accumulate], given)
+                shapes.extend(
+                    draws(objective, first, part)
+                    for objective in objectives.phases(
+                        spec.task, spec.outputs, recipe.noise, recipe.label_smoothing
+                    ).values()
+                )
+            return given
+
+        def randomness(step: int, phase: int, part: int) -> AbstractContextManager:
+            drawn = fold_in(key(recipe.seed), step)
+            if recipe.accumulate > 1:
+                drawn = split(drawn, recipe.accumulate)[part]
+            return replay(drawn, shapes[phase])
+
+        self._loop = loop
+        self._trainer = loop.Trainer(
+            model,
+            phases,
+            batch,
+            self._axes,
+            precision=recipe.precision,
+            accumulate=recipe.accumulate,
+            clip_norm=recipe.clip_norm,
+            clip_value=recipe.clip_value,
+            ema=recipe.ema,
+            remat=recipe.remat,
+            randomness=randomness,
+        )
+        torch.set_grad_enabled(True)
+
+    @property
+    def taken(self) -> int:
+        return self._trainer.taken
+
+    def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
+        try:
+            self._trainer.advance(until, on_step, stopping)
+        except self._loop.TrainingError as error:
+            raise TrainingError(str(error)) from None
+
+    def like(self) -> Any:
+        return self._trainer.shape()
+
+    def state(self) -> tuple[Any, dict[str, Any]]:
+        return self._trainer.state()
+
+    def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
+        self._trainer.load_state(arrays, rest)
+
+    def trained(self) -> Trained:
+        model = self._trainer.trained
+        return Trained(
+            {name: as_numpy(value) for name, value in model.state_dict().items()},
+            lambda inputs, axes, part: self._loop.predict(model, inputs, axes, part or "forward"),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+def _optax(recipe: Recipe) -> optax.GradientTransformation:
+    assert recipe.optimizer is not None
+    lr: Any = recipe.lr
+    found = [getattr(optax_schedules, name)(lr, **told) for name, told in recipe.schedules()]
+    if found:
+        lr = optax_schedules.sequential_lr(found, [recipe.warmup]) if found[1:] else found[0]
+    clips = []
+    if recipe.clip_norm is not None:
+        clips.append(clipping.clip_grad_norm(recipe.clip_norm))
+    if recipe.clip_value is not None:
+        clips.append(clipping.clip_grad_value(recipe.clip_value))
+    optimizer = optimizers.BY_NAME[recipe.optimizer](lr=lr, **recipe.optimizer_options)
+    return optax.chain(*clips, optimizer) if clips else optimizer
+
+
+def _torch_schedule(recipe: Recipe, optimizer: Any) -> Any:
+    from torch_ref.training import schedules
+
+    found = [schedules.BY_NAME[name](optimizer, **told) for name, told in recipe.schedules()]
+    if len(found) < 2:
+        return found[0] if found else None
+    return schedules.BY_NAME["sequential_lr"](optimizer, found, [recipe.warmup])

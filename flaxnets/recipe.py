@@ -1,0 +1,221 @@
+"""How a network is trained: what a run is, in either backend and on any number of devices."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from flaxnets import specs
+from flaxnets.training.loop import TrainingError
+
+OptimizerName = Literal[
+    "sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam"
+]
+WITH_BETAS = ("adam", "adamw", "adamax", "nadam", "radam")
+STEPS, BATCH_SIZE, LR = 500, 64, 1e-3  # where neither user nor network says otherwise
+LEAST = {  # of what is given
+    "steps": 1,
+    "epochs": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "warmup": 0,
+    "eval_every": 1,
+    "patience": 1,
+    "save_every": 1,
+    "keep": 1,
+    "steps_per_dispatch": 1,
+    "noise": 0,
+    "weight_decay": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained; what is None is the network's own or a common default.
+
+    Attributes:
+        backend: the twin that is trained.
+        data: a data set by name.
+        data_dir: a file or folder to read in its place: IDX, images (a folder a class), npz,
+            CSV, CoNLL-U or text.
+        init: a .safetensors file of weights to begin with.
+        steps: how many batches; 500 if nothing is said.
+        epochs: how many times through the data, in place of steps.
+        batch_size: examples a batch; 64, or all if there are fewer.
+        accumulate: how many equal parts a batch is cut into, whose gradients are averaged.
+        optimizer: with torch's defaults but for what is given here.
+        lr: learning rate; 0.001 if nothing is said.
+        betas: of the optimizers of Adam's family.
+        weight_decay: of the optimizer.
+        schedule: of the rate after the warm-up: none, half a cosine to zero, a line to zero, or
+            a tenth of it at half and at three quarters of the way.
+        warmup: steps in which the rate rises from almost nothing.
+        clip_norm: the largest norm of the gradients.
+        clip_value: the largest magnitude of an entry of the gradients.
+        ema: share that an average of the weights keeps of itself at each step; the average is
+            what is evaluated and written.
+        label_smoothing: part of every label that is spread evenly over the classes.
+        precision: what the network computes in; its weights are float32 in any case.
+        remat: compute cheap things again in the backward pass, in place of keeping them.
+        noise: standard deviation of the noise that a reconstruction has to take away.
+        eval_every: steps between two evaluations on a tenth of the training data, which is
+            then left out of training; the run ends with the weights that did best there.
+        patience: evaluations without a better figure after which the run ends.
+        save_every: steps between two checkpoints; about a minute if nothing is said.
+        keep: how many of the newest checkpoints stay, and the best in addition.
+        steps_per_dispatch: how many steps are sent to the device at once; tried out if nothing
+            is said. The bits of a run depend on it, if not more than that.
+        seed: of weights, order of examples and random numbers.
+    """
+
+    backend: Literal["flax", "torch"] = "flax"
+    data: str | None = None
+    data_dir: Path | None = None
+    init: Path | None = None
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulate: int = 1
+    optimizer: OptimizerName | None = None
+    lr: float | None = None
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    schedule: Literal["constant", "cosine", "linear", "steps"] = "constant"
+    warmup: int = 0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    ema: float | None = None
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    noise: float = 0.0
+    eval_every: int | None = None
+    patience: int | None = None
+    save_every: int | None = None
+    keep: int = 3
+    steps_per_dispatch: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and not value >= least:
+                raise TrainingError(f"{name} {value} is too small; use {least} or more")
+        for name in ("lr", "clip_norm", "clip_value"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise TrainingError(f"{name} {value} is not a positive number")
+        if self.steps and self.epochs:
+            raise TrainingError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise TrainingError(f"ema {self.ema} is not between 0 and 1; 0.999 is usual")
+        if not 0 <= self.label_smoothing < 1:
+            raise TrainingError(f"label_smoothing {self.label_smoothing} is not between 0 and 1")
+        if self.betas and self.optimizer not in (None, *WITH_BETAS):
+            raise TrainingError(
+                f"betas {self.betas} are of {', '.join(WITH_BETAS)}, not of {self.optimizer}"
+            )
+        if self.patience and not self.eval_every:
+            raise TrainingError(f"patience {self.patience} counts evaluations; give eval_every")
+        if self.batch_size and self.batch_size % self.accumulate:
+            raise TrainingError(
+                f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts"
+            )
+
+    def settled(self, spec: specs.Spec, examples: int) -> "Recipe":
+        """The recipe with nothing left open, for a network and a number of examples.
+
+        Raises:
+            TrainingError: an option that the network's task has no use for.
+        """
+        own = spec.recipe(self.data or spec.data)
+        if self.optimizer not in (None, own.get("optimizer")):
+            own = {name: value for name, value in own.items() if name not in ("lr", "betas")}
+        if self.steps or self.epochs:
+            own = {name: value for name, value in own.items() if name not in ("steps", "epochs")}
+        open_ = {name for name, value in vars(self).items() if value is None}
+        recipe = replace(self, **{name: own[name] for name in open_ & own.keys()})
+        batch_size = recipe.batch_size or min(BATCH_SIZE, examples)
+        batch_size -= batch_size % recipe.accumulate if recipe.batch_size is None else 0
+        steps = recipe.epochs * (examples // batch_size) if recipe.epochs else recipe.steps
+        if recipe.label_smoothing and spec.task not in ("classification", "translation"):
+            raise TrainingError(f"label_smoothing is of labels, which {spec.name} does not learn")
+        if recipe.eval_every and spec.task == "gan":
+            raise TrainingError(f"eval_every: a {spec.name} has no figure that says which is best")
+        return replace(
+            recipe,
+            data=recipe.data or spec.data,
+            batch_size=batch_size,
+            steps=steps or STEPS,
+            epochs=None,
+            optimizer=recipe.optimizer or "adam",
+            lr=recipe.lr or LR,
+        )
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """What the optimizer is made with in either backend, besides the rate."""
+        given = {"betas": self.betas, "weight_decay": self.weight_decay}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def schedules(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the rate follows, by torch's names: the warm-up first, if there is any.
+
+        >>> Recipe(steps=10, warmup=4, schedule="cosine").schedules()[1]
+        ('cosine_annealing_lr', {'T_max': 6})
+        """
+        assert self.steps is not None  # as settled
+        left = max(self.steps - self.warmup, 1)
+        rising = {"start_factor": 1 / max(self.warmup, 1), "total_iters": max(self.warmup - 1, 1)}
+        falling = {
+            "constant": [],
+            "cosine": [("cosine_annealing_lr", {"T_max": left})],
+            "linear": [
+                ("linear_lr", {"start_factor": 1.0, "end_factor": 0.0, "total_iters": left})
+            ],
+            "steps": [("multi_step_lr", {"milestones": (left // 2, left * 3 // 4), "gamma": 0.1})],
+        }[self.schedule]
+        flat: list[tuple[str, dict[str, Any]]] = [
+            ("linear_lr", {"start_factor": 1.0, "end_factor": 1.0, "total_iters": 1})
+        ]
+        return [("linear_lr", rising), *(falling or flat)] if self.warmup else falling
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON holds it."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> "Recipe":
+        """The recipe that `to_json` wrote.
+
+        >>> Recipe.from_json(Recipe(betas=(0.5, 0.9), init=Path("a")).to_json()).betas
+        (0.5, 0.9)
+        """
+        known = {name: value for name, value in given.items() if value is not None}
+        for name in ("data_dir", "init"):
+            if name in known:
+                known[name] = Path(known[name])
+        if "betas" in known:
+            known["betas"] = tuple(known["betas"])
+        return cls(**known)
+
+    def resumed(self, asked: "Recipe") -> "Recipe":
+        """This recipe of a run, with what may be asked of the rest of it.
+
+        Args:
+            asked: steps, and nothing else that differs.
+
+        Raises:
+            TrainingError: another option that differs, by name.
+        """
+        for field in fields(self):
+            value = getattr(asked, field.name)
+            if value != field.default and value != getattr(self, field.name):
+                if field.name == "steps":
+                    continue
+                raise TrainingError(
+                    f"{field.name} {value} is not the {getattr(self, field.name)} of the run "
+                    "that is resumed; leave it out"
+                )
+        return replace(self, steps=asked.steps or self.steps)
