@@ -42,6 +42,7 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
     import jax.numpy as jnp
 
     from flaxnets.training import Phase, TrainStep, dispatch, objectives, optimizers
+    from flaxnets.training.step import stack
 
     step = TrainStep(
         flaxnets.build(spec),
@@ -56,8 +57,7 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
         take, state = how.of(step), jax.tree.map(jnp.copy, step.state)
         fed: Any = batches
         if how.form != "single":
-            several = list(islice(cycle(batches), how.steps))
-            fed = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)]
+            fed = [jax.device_put(stack(list(islice(cycle(batches), how.steps))))]
         feed = cycle(fed)
 
         def run(steps: int) -> None:
