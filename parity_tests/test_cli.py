@@ -12,6 +12,7 @@ import torch
 
 import flaxnets
 from flaxnets import bridge
+from flaxnets.bench import case
 from flaxnets.cli import main
 from flaxnets.parity import mutations
 
@@ -66,6 +67,24 @@ def test_train_and_convert(run, tmp_path):
     assert run("convert", "m.pt", "b.safetensors", *sized)[0] == 0
     for name, value in bridge.read(tmp_path / "b.safetensors").items():
         np.testing.assert_array_equal(value, state[name].numpy())
+
+
+def test_bench_writes_its_files(run, tmp_path, monkeypatch):
+    """Rows of contenders that ran and of one that could not, as a table, JSON and a page."""
+    monkeypatch.setattr(case, "SIZES", {"feedforward": ("tiny", 4)})
+    monkeypatch.setattr(case, "TURN", 0.01)
+    monkeypatch.setattr("flaxnets.bench.rounds.ROUNDS", 1)
+    monkeypatch.setattr("flaxnets.bench.CONTENDERS", ("flaxnets", "torch eager", "nobody"))
+    code, out, err = run("bench", "feedforward", "--json", "b.json", "--html", "b.html")
+    assert code == 0, err
+    assert "geometric mean" in out
+    ours, torch_eager, nobody = json.loads((tmp_path / "b.json").read_text())["cases"]
+    ratio = torch_eager["step_ms"] / ours["step_ms"]
+    assert ours["ratio_to_torch_eager"] == pytest.approx(ratio)
+    assert ours["contender"] == "flaxnets"
+    assert nobody["step_ms"] is None
+    assert nobody["reason"] == "KeyError: 'nobody'"
+    assert "<table" in (tmp_path / "b.html").read_text()
 
 
 def test_parity_writes_its_files(run, tmp_path):
@@ -200,6 +219,8 @@ WRONG = [
     (["parity", "--mutations", "--checks", "forward"], "--mutations goes with"),
     (["doctor", "--json", "no/where.json"], "no is no folder"),
     (["doctor", "lenet"], "lenet"),
+    (["bench", "alexnet"], "architecture 'alexnet' is unknown"),
+    (["bench", "mlp", "--json", "no/where.json"], "no is no folder"),
     (["convert", "absent.pt", *CONVERT], "absent.pt"),
     (["convert", "good.pt", "dst.pt", "--arch", "lenet"], "does not end in .safetensors"),
     (["convert", "good.pt", "dst.safetensors"], "which architecture?"),

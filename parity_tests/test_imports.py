@@ -23,6 +23,17 @@ assert main(["show", "lenet"]) == 0
 assert main(["train", "lenet", "--backend", "torch", "--data", "digits", "--steps", "3",
              "--out", {out!r} + "2"]) == 2
 """
+BENCH = """
+from flaxnets import bench
+from flaxnets.bench import case, child, machine
+said = []
+tiny = {"variant": "tiny", "batch": 4, "turn": 0.001}
+child.answer(case.Case("mlp", "flaxnets", **tiny), ["settle", "turn"], said.append)
+assert said[-1]["seconds"][0] > 0
+child.answer(case.Case("mlp", "torch eager", **tiny), [], said.append)
+assert said[-1] == {"reason": "torch is not installed"}
+assert machine.facts()["jax"]
+"""
 TRAIN_TORCH = """
 import numpy as np, torch, torch_ref
 from flaxnets import create
@@ -48,6 +59,12 @@ def test_flaxnets_trains_without_torch(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "torch is not installed" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_bench_without_torch():
+    """Our step is timed where torch is absent; torch's row says so."""
+    result = _run(BLOCK.format(blocked={"torch"}) + BENCH)
+    assert result.returncode == 0, result.stderr
 
 
 def test_torch_ref_trains_without_jax():

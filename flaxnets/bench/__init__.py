@@ -1,10 +1,8 @@
 """How fast a training step is, beside torch, `torch.compile`, `nnx.jit` and Keras, on the CPU."""
 
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,6 +12,7 @@ from pathlib import Path
 from flaxnets import specs
 from flaxnets.bench import case
 from flaxnets.bench.contenders import CONTENDERS
+from flaxnets.bench.machine import facts
 from flaxnets.bench.process import environment
 from flaxnets.bench.result import Overhead, Result
 from flaxnets.bench.rounds import time_cases
@@ -21,7 +20,6 @@ from flaxnets.bench.rounds import time_cases
 __all__ = ["bench", "OVERHEAD", "Result"]
 
 OVERHEAD = "overhead"  # stands among the architectures for the cost of `TrainStep` itself
-PACKAGES = ("flaxnets", "jax", "jaxlib", "flax", "optax", "torch", "keras", "numpy")
 
 
 def bench(
@@ -48,7 +46,7 @@ def bench(
             continue
         cases = [case.of(name, contender) for contender in CONTENDERS]
         rows += time_cases(cases, heard=functools.partial(heard, name))
-    return Result(machine(), rows, overhead)
+    return Result(facts(), rows, overhead)
 
 
 def _overhead() -> Overhead:
@@ -61,33 +59,3 @@ def _overhead() -> Overhead:
             env=os.environ | environment(Path(cache)),
         )
     return Overhead(**json.loads(done.stdout))
-
-
-def machine() -> dict[str, str]:
-    """Versions, processor and cores.
-
-    >>> machine()["device"]
-    'cpu'
-    """
-
-    def version(package: str) -> str:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return "absent"
-
-    return {
-        **{package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "device": "cpu",
-        "cpu": processor(),
-        "cores": str(len(os.sched_getaffinity(0))),
-    }
-
-
-def processor() -> str:
-    """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

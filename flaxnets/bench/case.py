@@ -1,25 +1,13 @@
-"""One case of the benchmark, and the process of its own that it runs in.
-
-`python -m flaxnets.bench.case CASE` takes one step and says "first", then does what each line on
-its standard input asks for: "settle" on the contender's best form, and "turn", a run of some
-steps. It answers in lines of JSON, and ends with its input.
-"""
+"""One case of the benchmark: a contender on a network, in a size that suits the CPU."""
 
 import json
-import os
-import resource
-import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from flaxnets import specs
 from flaxnets.specs import Spec
 
 BATCH = 32
 SIZES = {"bert": ("mini", 8)}  # the default, of 110 million weights, takes seconds a step on a CPU
-BATCHES = 4  # different ones, which take turns
 TURN = 0.3  # seconds
 
 
@@ -54,73 +42,18 @@ def of(architecture: str, contender: str) -> Case:
     ('mini', 32)
     """
     variant, batch = SIZES.get(architecture, ("default", BATCH))
-    return Case(architecture, contender, variant, batch)
+    return Case(architecture, contender, variant, batch, TURN)
 
 
-def child(case: Case, asked: Any, say: Callable[[dict[str, Any]], None]) -> None:
-    """Answer requests for a case until they end.
+def to_json(case: Case) -> str:
+    """The case as text that `from_json` reads.
 
-    Args:
-        case: what is timed.
-        asked: lines, each "settle" or "turn".
-        say: is given the answers.
-    """
-    from flaxnets.bench.contenders import CONTENDERS, UnsuitableError, seconds
-    from flaxnets.data import drawn
-
-    try:
-        batches = [drawn.batch(case.spec, case.batch, seed) for seed in range(BATCHES)]
-        contender = CONTENDERS[case.contender](case.spec, batches)
-        contender.run(1)
-        say({"first": True})
-        steps = 0
-        for line in asked:
-            if line.strip() == "settle":
-                if contender.settled:
-                    contender = contender.settled()
-                contender.run(contender.steps)  # compiles
-                dispatch = seconds(contender, contender.steps) * contender.steps
-                steps = max(1, round(case.turn / dispatch)) * contender.steps
-                contender.run(steps)
-                say({"form": contender.form, "steps_per_dispatch": contender.steps})
-            else:
-                say({"seconds": seconds(contender, steps), "memory_mb": peak_memory() / 2**20})
-    except UnsuitableError as error:
-        say({"reason": str(error)})
-    except ModuleNotFoundError as error:
-        say({"reason": f"{error.name} is not installed"})
-    except Exception as error:  # whatever a contender may raise: it is a row, not a crash
-        lines = str(error).strip().splitlines() or [""]
-        say({"reason": f"{type(error).__name__}: {lines[0]}"})
-
-
-def peak_memory() -> int:
-    """The most memory, in bytes, that this process has held so far.
-
-    Linux passes `ru_maxrss` on to the processes that a large one starts, but not `VmHWM`.
-
-    >>> peak_memory() > 2**20
+    >>> from_json(to_json(of("mlp", "keras"))) == of("mlp", "keras")
     True
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else found * 1024
-
-
-def main(text: str) -> None:
-    """Run the case that JSON describes; what libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    child(Case(**json.loads(text)), sys.stdin, lambda said: print(json.dumps(said), file=answers))
-
-
-def as_argument(case: Case) -> str:
-    """What `main` reads."""
     return json.dumps(asdict(case))
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def from_json(text: str) -> Case:
+    """The case that `to_json` wrote."""
+    return Case(**json.loads(text))

@@ -3,18 +3,16 @@
 A contender is built in a process of its own, which then imports what it needs.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import flaxnets
+from flaxnets.bench.machine import cores
 from flaxnets.specs import Spec
 
 LR = 1e-3
-TRIES = 5  # of each form of a torch model, in turn
-TRY = 0.1  # seconds
 
 
 class UnsuitableError(Exception):
@@ -28,13 +26,14 @@ class Contender(NamedTuple):
         run: takes that many steps and returns when they are done.
         form: how it does so.
         steps: in one dispatch, of which a run takes whole ones.
-        settled: builds the same in the form that is fastest here; None if there is one form.
+        settled: builds the forms of it that are to be timed, of which the fastest counts; None
+            if this is the only one.
     """
 
     run: Callable[[int], None]
     form: str = ""
     steps: int = 1
-    settled: Callable[[], "Contender"] | None = None
+    settled: Callable[[], list["Contender"]] | None = None
 
 
 def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
@@ -43,6 +42,7 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
     import jax.numpy as jnp
 
     from flaxnets.training import Phase, TrainStep, dispatch, objectives, optimizers
+    from flaxnets.training.step import stack
 
     step = TrainStep(
         flaxnets.build(spec),
@@ -57,8 +57,7 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
         take, state = how.of(step), jax.tree.map(jnp.copy, step.state)
         fed: Any = batches
         if how.form != "single":
-            several = list(islice(cycle(batches), how.steps))
-            fed = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)]
+            fed = [jax.device_put(stack(list(islice(cycle(batches), how.steps))))]
         feed = cycle(fed)
 
         def run(steps: int) -> None:
@@ -70,7 +69,7 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
         return Contender(run, how.form, how.steps)
 
     return dispatched(dispatch.SINGLE)._replace(
-        settled=lambda: dispatched(dispatch.choose(step, batches[0]))
+        settled=lambda: [dispatched(dispatch.choose(step, batches[0]))]
     )
 
 
@@ -117,9 +116,9 @@ def nnx_jit(spec: Spec, batches: Sequence[Any]) -> Contender:
 
 
 def torch_eager(spec: Spec, batches: Sequence[Any]) -> Contender:
-    """The torch twin as a PyTorch user trains it, in the best of its forms.
+    """The torch twin as a PyTorch user trains it, with one thread and with one a core.
 
-    These are one thread or all cores, and, of images, both memory formats.
+    Of images, in both memory formats.
     """
     images = any(given.axes == "bhwc" for given in spec.examples(1))
     formats = ("contiguous_format", "channels_last") if images else ("contiguous_format",)
@@ -176,24 +175,8 @@ def _torch(spec: Spec, batches: Sequence[Any], formats: Sequence[str], compiled:
         counted = f"{threads} thread{'s' if threads > 1 else ''}"
         return Contender(run, counted + (", channels last" if form == "channels_last" else ""))
 
-    cores = len(os.sched_getaffinity(0))
-    forms = [(threads, form) for threads in sorted({1, cores}) for form in formats]
-    return trained(cores, formats[0])._replace(
-        settled=lambda: fastest([trained(*form) for form in forms])
-    )
-
-
-def fastest(contenders: Sequence[Contender]) -> Contender:
-    """The one of several that trains fastest: of its turns, taken alternately, the best counts."""
-    counts = []
-    for contender in contenders:
-        contender.run(1)
-        counts.append(max(1, round(TRY / seconds(contender, 1))))
-    best = [float("inf") for _ in contenders]
-    for _ in range(TRIES):
-        for index, (contender, count) in enumerate(zip(contenders, counts, strict=True)):
-            best[index] = min(best[index], seconds(contender, count))
-    return contenders[best.index(min(best))]
+    forms = [(threads, form) for threads in sorted({1, cores()}) for form in formats]
+    return trained(cores(), formats[0])._replace(settled=lambda: [trained(*form) for form in forms])
 
 
 def seconds(contender: Contender, steps: int) -> float:
@@ -212,8 +195,8 @@ def keras(spec: Spec, batches: Sequence[Any]) -> Contender:
     from flaxnets.bench import keras_models
 
     if spec.name not in keras_models.MODELS:
-        raise UnsuitableError(f"no few lines of Keras are {spec.name}")
-    return Contender(keras_models.trained(spec, batches, LR))
+        raise UnsuitableError(f"there is no Keras model of {spec.name}")
+    return Contender(keras_models.trained(keras_models.model(spec), spec, batches, LR))
 
 
 CONTENDERS: dict[str, Callable[[Spec, Sequence[Any]], Contender]] = {

@@ -4,31 +4,42 @@ Initial weights are Keras's own, as are the gates of its recurrent layers: the w
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
+
+os.environ["KERAS_BACKEND"] = "jax"  # which Keras reads when it is imported
+import keras
 from keras import layers
 
 from flaxnets.specs import Spec
 
 
-def trained(spec: Spec, batches: Sequence[Any], lr: float) -> Callable[[int], None]:
-    """A call that trains the model of a spec for a number of steps.
+def model(spec: Spec) -> keras.Model:
+    """The Keras model of a spec whose architecture is in `MODELS`."""
+    example = spec.inputs(1)[0].shape[1:]
+    return keras.Sequential([layers.Input(example), *MODELS[spec.name](spec)])
+
+
+def trained(
+    model: keras.Model, spec: Spec, batches: Sequence[Any], lr: float
+) -> Callable[[int], None]:
+    """A call that trains a model for a number of steps.
 
     Args:
-        spec: of an architecture in `MODELS`.
+        model: of the spec.
+        spec: whose task it is.
         batches: pairs of inputs and targets, the latter None for a reconstruction.
         lr: of Adam.
     """
-    example = spec.inputs(1)[0].shape[1:]
-    model = keras.Sequential([layers.Input(example), *MODELS[spec.name](spec)])
-    labels = spec.targets(1) is not None and spec.task == "classification"
     loss: Any = "mse"
-    if labels:
+    metric = "mae"
+    if spec.task == "classification":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=spec.outputs == "logits")
-    model.compile(keras.optimizers.Adam(lr), loss, metrics=["accuracy"] if labels else ["mae"])
+        metric = "accuracy"
+    model.compile(keras.optimizers.Adam(lr), loss, metrics=[metric])
     size = len(batches[0][0])
 
     pairs = [(x, x if targets is None else targets) for x, targets in batches]

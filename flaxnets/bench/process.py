@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from flaxnets.bench.case import Case, as_argument
+from flaxnets.bench.case import Case, to_json
 
 PATIENCE = 600.0  # seconds for one answer; torch.compile takes a minute for some
 
@@ -30,6 +30,7 @@ class CaseProcess:
 
     Attributes:
         first_step: seconds from the start of the process to the end of its first step.
+        memory_mb: the most memory that the process has held until then, in MiB.
 
     Raises:
         CaseError: there was no first step.
@@ -39,7 +40,7 @@ class CaseProcess:
         began = time.perf_counter()
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in close)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flaxnets.bench.case", as_argument(case)],
+            [sys.executable, "-m", "flaxnets.bench.child", to_json(case)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -48,7 +49,7 @@ class CaseProcess:
             start_new_session=True,  # torch's compiler starts processes that have to end, too
         )
         try:
-            self._answer()
+            self.memory_mb: float = self._answer()["memory_mb"]
         except CaseError:
             self.close()
             raise
@@ -74,10 +75,11 @@ class CaseProcess:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
         self._kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # what it did not read is lost
+                if stream is not None:
+                    stream.close()
         self._process.wait()
         self._said.close()
 
@@ -112,6 +114,5 @@ def environment(cache: Path) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TORCHINDUCTOR_CACHE_DIR": str(cache),
-        "KERAS_BACKEND": "jax",
         "KERAS_HOME": str(cache),
     }

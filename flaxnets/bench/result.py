@@ -12,6 +12,15 @@ OURS, TORCH = "flaxnets", "torch eager"
 
 
 @dataclass
+class Timed:
+    """One form of a contender: its name, steps of a dispatch, seconds of a step by round."""
+
+    form: str
+    steps_per_dispatch: int
+    seconds: list[float] = field(default_factory=list)
+
+
+@dataclass
 class Row:
     """One contender on one network; what was not measured is None, and `reason` says why.
 
@@ -20,16 +29,17 @@ class Row:
         variant: its size.
         batch: examples a step.
         contender: who trained.
-        form: of dispatch or memory, as the contender chose.
+        form: of dispatch, or threads and memory format: the one of `timed` that was fastest.
         steps_per_dispatch: steps that the device is given at once.
         step_ms: milliseconds a step, the median of all rounds.
         spread: between the quartiles of the rounds, as a share of the median.
         examples_per_s: examples a second.
         first_step_cold_s: seconds from starting the process to the end of the first step.
         first_step_warm_s: the same where compilers find what they have kept.
-        peak_memory_mb: of the process, in MiB.
+        peak_memory_mb: of the process until the end of the first step, in MiB.
         ratio_to_torch_eager: torch's time over this one; above 1 this one is faster.
         reason: of a failure.
+        timed: every form and all its times.
     """
 
     architecture: str
@@ -46,6 +56,7 @@ class Row:
     peak_memory_mb: float | None = None
     ratio_to_torch_eager: float | None = None
     reason: str = ""
+    timed: list[Timed] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ class Result:
         return lines
 
 
-LEFT = ("architecture", "contender", "form")
+LEFT = ("architecture", "contender", "form")  # columns of words
 COLUMNS = (
     *("architecture", "batch", "contender", "form", "step ms", "spread", "examples/s"),
     *("first step cold", "warm", "peak MiB", "ratio to torch eager"),

@@ -3,19 +3,19 @@
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flaxnets.bench.case import Case
 from flaxnets.bench.process import CaseError, CaseProcess
-from flaxnets.bench.result import TORCH, Row
+from flaxnets.bench.result import TORCH, Row, Timed
 
 ROUNDS = 9
 
 
 def time_cases(
     cases: Sequence[Case],
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     heard: Callable[[str], None] = lambda doing: None,
 ) -> list[Row]:
     """A row for each case, of one network, in which a contender that failed says why.
@@ -25,61 +25,68 @@ def time_cases(
 
     Args:
         cases: one a contender.
-        rounds: turns of each, of which the median counts.
+        rounds: turns of each, of which the median counts; `ROUNDS` if None.
         heard: called with what is being done.
     """
-    rows: dict[str, Row] = {}
-    started: dict[str, CaseProcess] = {}
-    times: dict[str, list[float]] = {case.contender: [] for case in cases}
+    rounds = rounds or ROUNDS
+    rows: list[Row] = []
+    started: list[tuple[Row, CaseProcess]] = []
     with contextlib.ExitStack() as stack:
         for case in cases:
-            rows[case.contender] = Row(case.architecture, case.variant, case.batch, case.contender)
+            row = Row(case.architecture, case.variant, case.batch, case.contender)
+            rows.append(row)
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flaxnets-bench-")))
             try:
                 heard(f"{case.contender}: cold start")
                 with CaseProcess(case, cache) as cold:
-                    rows[case.contender].first_step_cold_s = cold.first_step
+                    row.first_step_cold_s = cold.first_step
                 heard(f"{case.contender}: warm start")
-                started[case.contender] = stack.enter_context(CaseProcess(case, cache))
-                rows[case.contender].first_step_warm_s = started[case.contender].first_step
-                answer = started[case.contender].ask("settle")
-                rows[case.contender].form = answer["form"]
-                rows[case.contender].steps_per_dispatch = answer["steps_per_dispatch"]
+                warm = stack.enter_context(CaseProcess(case, cache))
+                row.first_step_warm_s, row.peak_memory_mb = warm.first_step, warm.memory_mb
+                row.timed = [Timed(*form) for form in warm.ask("settle")["forms"]]
             except CaseError as error:
-                rows[case.contender].reason = str(error)
+                row.reason = str(error)
+            else:
+                started.append((row, warm))
         for number in range(rounds):
             heard(f"round {number + 1} of {rounds}")
-            for contender, process in started.items():
-                row = rows[contender]
-                if row.reason:
-                    continue
-                try:
-                    answer = process.ask("turn")
-                    times[contender].append(answer["seconds"])
-                    row.peak_memory_mb = answer["memory_mb"]
-                except CaseError as error:
-                    row.reason = str(error)
-    return fill(rows, times)
+            for row, process in started:
+                if not row.reason:
+                    _turn(row, process)
+    return fill(rows)
 
 
-def fill(rows: Mapping[str, Row], times: Mapping[str, Sequence[float]]) -> list[Row]:
-    """Medians, spreads and ratios from the seconds of a step, by contender.
+def _turn(row: Row, process: CaseProcess) -> None:
+    try:
+        for timed, seconds in zip(row.timed, process.ask("turn")["seconds"], strict=True):
+            timed.seconds.append(seconds)
+    except CaseError as error:
+        row.reason = str(error)
+
+
+def fill(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the figures of their fastest form: median, spread, and ratio to torch's.
 
     The spread is the distance between the quartiles, as a share of the median.
     """
-    for contender, row in rows.items():
+    for row in rows:
         if row.reason:
             continue
-        found = times[contender]
-        seconds = statistics.median(found)
-        low, _, high = (
-            statistics.quantiles(found, method="inclusive") if len(found) > 1 else [0.0] * 3
-        )
+        timed = min(row.timed, key=lambda timed: statistics.median(timed.seconds))
+        seconds = statistics.median(timed.seconds)
+        row.form, row.steps_per_dispatch = timed.form, timed.steps_per_dispatch
         row.step_ms = 1e3 * seconds
-        row.spread = (high - low) / seconds
+        row.spread = _between_quartiles(timed.seconds) / seconds
         row.examples_per_s = row.batch / seconds
-    torch = rows[TORCH].step_ms if TORCH in rows else None
-    for row in rows.values():
+    torch = next((row.step_ms for row in rows if row.contender == TORCH), None)
+    for row in rows:
         if torch is not None and row.step_ms is not None:
             row.ratio_to_torch_eager = torch / row.step_ms
-    return list(rows.values())
+    return list(rows)
+
+
+def _between_quartiles(values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return 0.0
+    low, _, high = statistics.quantiles(values, method="inclusive")
+    return high - low

@@ -23,9 +23,10 @@ GAIN = 0.95  # of the time of single steps, which a candidate has to stay below
 
 
 class Dispatch(NamedTuple):
-    """What is sent to the device at once; what of it is stored with a run makes it repeatable.
+    """What is sent to the device at once; stored with a run, it makes the run repeatable.
 
-    Steps in one dispatch differ from single steps by rounding, since XLA fuses them otherwise.
+    Unrolled steps differ from single ones by rounding, since XLA fuses them otherwise; a loop was
+    seen to give the same bits for dense and recurrent networks, which nothing promises.
 
     Attributes:
         steps: training steps in one dispatch.

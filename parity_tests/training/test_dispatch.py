@@ -70,6 +70,19 @@ def test_no_scan_over_convolutions_on_a_cpu(name, scans):
     assert dispatch.fixed(step, batch, 5).form == ("scan" if scans else "unrolled")
 
 
+def test_convolutions_are_found_inside_other_functions():
+    """A convolution counts wherever it stands: here in a jitted function in a loop."""
+    convolve = jax.jit(lambda x: jnp.convolve(x, jnp.ones(3), mode="same"))
+
+    def objective(model, batch, rngs):
+        rows, _ = batch
+        outputs, _ = jax.lax.scan(lambda x, _: (convolve(x), None), rows[0], length=2)
+        return model(rows).mean() + outputs.mean(), {}
+
+    step = TrainStep(flaxnets.create("mlp", variant="tiny"), Phase(objective, optimizers.sgd()))
+    assert not dispatch.may_scan(step, (jnp.ones((2, 16)), None))
+
+
 @pytest.mark.parametrize(
     ("times", "chosen"),
     [
