@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from torch_ref.training.loop import predict
 
 FILES = (
     "spec.json",
+    "run.json",
     "metrics.jsonl",
+    "checkpoints",
     "model.safetensors",
     "loss.png",
     "confusion.png",
@@ -36,7 +39,10 @@ def demo(out: Path, console: Console) -> int:
     """
     spec = specs.make("lenet")
     for name in FILES:
-        (out / name).unlink(missing_ok=True)
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
     outcome = train(spec, Recipe(steps=1200), out)
     console.print(f"JAX test accuracy    {outcome.figures['test_accuracy']:.2%}", highlight=False)
 

@@ -171,7 +171,7 @@ def test_recipes(name, recipe, wanted):
         ({"batch_size": 0}, "batch_size 0 is too small"),
         ({"steps": 1, "epochs": 1}, "steps 1 and epochs 1: give one of them"),
         ({"lr": float("nan")}, "lr nan is not a positive number"),
-        ({"noise": -1.0}, "noise -1.0 is negative"),
+        ({"noise": -1.0}, "noise -1.0 is too small; use 0 or more"),
         (
             {"betas": (0.5, 0.9), "optimizer": "sgd"},
             "are of adam, adamw, adamax, nadam, radam, not of sgd",

@@ -2,7 +2,8 @@
 
 A dispatch costs a fraction of a millisecond however little it computes, so small networks train
 several times faster when one holds many steps. XLA runs a convolution inside a loop 5 to 60 times
-slower on a CPU (jax #12868), so there a step with convolutions is never scanned, only unrolled.
+slower on a CPU (jax #12868), so there a step with convolutions is never scanned; unrolled it is
+where a number of steps is asked for.
 """
 
 import statistics
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from flaxnets.training.step import TrainState, TrainStep, stack
@@ -52,7 +54,6 @@ class Dispatch(NamedTuple):
 
 SINGLE = Dispatch()
 SCANNED = Dispatch(8, "scan"), Dispatch(32, "scan")
-UNROLLED = (Dispatch(4, "unrolled"),)  # a program of more takes long to compile and gains little
 
 Measure = Callable[[TrainStep, Any, Sequence[Dispatch], int], dict[Dispatch, float]]
 
@@ -73,7 +74,7 @@ def measure(
 
 
 def choose(step: TrainStep, batch: Any, measure: Measure = measure) -> Dispatch:
-    """The fastest way to dispatch a step on its device; single steps unless another is faster.
+    """The fastest way to dispatch a step on its device that gives the bits of single steps.
 
     Beyond compilation it takes about a second; where one step is long, one run of it, and
     nothing else is compiled.
@@ -90,14 +91,30 @@ def choose(step: TrainStep, batch: Any, measure: Measure = measure) -> Dispatch:
     >>> choose(step, (jnp.ones((4, 7)), jnp.zeros(4, int))).steps in (1, 8, 32)
     True
     """
+    if not may_scan(step, batch):  # unrolled steps gain too little for the time they compile
+        return SINGLE
     single = measure(step, batch, [SINGLE], 1)[SINGLE]
-    several = SCANNED if may_scan(step, batch) else UNROLLED
-    candidates = [one for one in several if one.steps * single <= LONGEST]
+    candidates = [one for one in SCANNED if one.steps * single <= LONGEST]
     if not candidates:
         return SINGLE
     times = measure(step, batch, [SINGLE, *candidates], ROUNDS)
-    fastest = min(candidates, key=lambda one: times[one])
-    return fastest if times[fastest] < GAIN * times[SINGLE] else SINGLE
+    for one in sorted(candidates, key=lambda one: times[one]):
+        if times[one] < GAIN * times[SINGLE] and agrees(step, batch, one):
+            return one
+    return SINGLE
+
+
+def agrees(step: TrainStep, batch: Any, dispatch: Dispatch) -> bool:
+    """Whether a dispatch gives the very bits of as many single steps.
+
+    XLA may fuse them otherwise; what is chosen by the clock must not change what a run computes.
+    """
+    one_by_one, at_once = (jax.tree.map(jnp.copy, step.state) for _ in range(2))
+    for _ in range(dispatch.steps):
+        one_by_one, _ = step(one_by_one, batch)
+    at_once, _ = dispatch.of(step)(at_once, stack([batch] * dispatch.steps))
+    leaves = zip(jax.tree.leaves(one_by_one), jax.tree.leaves(at_once), strict=True)
+    return all(np.asarray(one).tobytes() == np.asarray(other).tobytes() for one, other in leaves)
 
 
 def fixed(step: TrainStep, batch: Any, steps: int) -> Dispatch:

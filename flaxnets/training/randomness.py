@@ -19,8 +19,8 @@ def draws(objective: Objective, model: nnx.Module, batch: Any) -> list[tuple[int
 
     >>> from flaxnets import create
     >>> from flaxnets.training.objectives import variational
-    >>> draws(variational(), create("vae", variant="tiny"), (jnp.ones((2, 8, 8, 1)), None))
-    [(2, 3)]
+    >>> draws(variational(), create("vae"), (jnp.ones((2, 32, 32, 1)), None))
+    [(2, 16)]
     """
     graph, state = nnx.split(
         nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False)
