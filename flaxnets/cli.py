@@ -110,6 +110,8 @@ class Train(Generic[SpecT]):
         if place.platform:
             environment.choose(place.platform)
         if (place.coordinator, place.process_id, place.num_processes) != (None, None, None):
+            if not (self.out or place.resume):
+                raise specs.SpecError("several processes write to one folder; name it with --out")
             join(place.coordinator, place.process_id, place.num_processes)
         compilation_cache.enable()
         fresh = Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -260,6 +262,8 @@ class Bench:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES ...]")
     ] = ()
     """Architectures, and "overhead" for the cost of our step itself; all if none is given."""
+    contenders: tuple[str, ...] = ()
+    """Of flaxnets, torch eager, torch.compile, nnx.jit and keras; all if none is given."""
     json: Path | None = None
     """A file for the results as JSON."""
     html: Path | None = None
@@ -277,6 +281,7 @@ class Bench:
             bar = progress.add_task("bench", total=None)
             result = bench(
                 self.names,
+                self.contenders,
                 lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
             )
         console.print(result.to_table())

@@ -23,17 +23,22 @@ OVERHEAD = "overhead"  # stands among the architectures for the cost of `TrainSt
 
 
 def bench(
-    names: Sequence[str] = (), heard: Callable[[str, str], None] = lambda name, doing: None
+    names: Sequence[str] = (),
+    contenders: Sequence[str] = (),
+    heard: Callable[[str, str], None] = lambda name, doing: None,
 ) -> Result:
-    """Time every contender on networks, in the sizes that `flaxnets.bench.case.of` gives.
+    """Time contenders on networks, in the sizes that `flaxnets.bench.case.of` gives.
 
     Args:
         names: architectures, and "overhead"; all that are trained if there are none.
+        contenders: names from `CONTENDERS`; all if there are none.
         heard: called with the name and what is being done, as it goes on.
 
     Raises:
         specs.SpecError: an unknown name, or a network that is not trained alone.
     """
+    for unknown in set(contenders) - set(CONTENDERS):
+        raise specs.SpecError(f"contender {unknown!r} is unknown; use {', '.join(CONTENDERS)}")
     chosen = tuple(names) or (*specs.names(), OVERHEAD)
     for name in chosen:
         if name != OVERHEAD and not case.of(name, "").spec.task:
@@ -44,7 +49,7 @@ def bench(
             heard(name, "both steps")
             overhead = _overhead()
             continue
-        cases = [case.of(name, contender) for contender in CONTENDERS]
+        cases = [case.of(name, contender) for contender in contenders or CONTENDERS]
         rows += time_cases(cases, heard=functools.partial(heard, name))
     return Result(facts(), rows, overhead)
 
