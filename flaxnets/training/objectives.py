@@ -59,7 +59,9 @@ def apply(model: Any, rngs: nnx.Rngs | None, *inputs: Any) -> Any:
     if not isinstance(model, nnx.Module):
         return model(*inputs, **options)
     weights = (x.dtype for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    dtype = next((x for x in weights if jnp.issubdtype(x, jnp.floating)), jnp.float32)
+    dtype = next((x for x in weights if jnp.issubdtype(x, jnp.floating)), None)
+    if dtype is None:
+        return model(*inputs, **options)
     outputs = model(*_cast(inputs, dtype), **options)
     return _cast(outputs, jnp.float32) if jnp.finfo(dtype).bits < 32 else outputs
 
