@@ -293,8 +293,9 @@ def _require_failed(lives, run, reason):
     assert reason in line
 
 
-def _largest(folder):
-    return max((folder / "ocdbt.process_0" / "d").iterdir(), key=lambda path: path.stat().st_size)
+def _data(folder):
+    """All files of data, of which some may be superseded."""
+    return sorted((folder / "ocdbt.process_0" / "d").iterdir())
 
 
 def _flip(path, draw):
@@ -313,9 +314,9 @@ def _delete(path, draw):
 
 
 DAMAGE = [
-    (part, change)
+    (parts, change)
     for change in (_flip, _truncate, _delete)
-    for part in (_largest, lambda folder: folder / "manifest.ocdbt", lambda f: f / "record.json")
+    for parts in (_data, lambda f: [f / "manifest.ocdbt"], lambda f: [f / "record.json"])
 ]
 
 
@@ -324,7 +325,7 @@ def test_corrupted(lives, tmp_path, reference, record_property):
     draw = random.Random(2)
     run = tmp_path / "run"
     words, damaged = (*MLP, "--out", run), None
-    for part, change in [*DAMAGE, DAMAGE[0]]:
+    for parts, change in [*DAMAGE, DAMAGE[0]]:
         before = set(_checkpoints(run))
         lives.begin(*words)
         _wait(lives, lambda before=before: len({*_checkpoints(run)} - before) >= 2)
@@ -332,7 +333,8 @@ def test_corrupted(lives, tmp_path, reference, record_property):
         os.kill(lives.process, signal.SIGKILL)
         _require_named(lives, -signal.SIGKILL, damaged)
         damaged = _checkpoints(run)[-1]
-        change(part(damaged), draw)
+        for path in parts(damaged):
+            change(path, draw)
         words = (*MLP[:2], "--resume", run)
     lives.begin(*words)
     _require_named(lives, 0, damaged)
