@@ -8,6 +8,7 @@ then the final figures), `checkpoints/`, `model.safetensors`, pictures and, of n
 import contextlib
 import importlib.util
 import json
+import os
 import shlex
 import signal
 import sys
@@ -167,6 +168,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place = Place()) -
         _draw(spec, outcome)
         with atomic(out / "report.html") as file:
             file.write(run_page.page(out).encode())
+        run.finished()
     return outcome
 
 
@@ -244,6 +246,7 @@ class _Run:
         self.facts: dict[str, Any] = {}
         self._signal: int | None = None
         self._saved = self._started = time.perf_counter()
+        self._kept: int | None = None  # the step of the newest whole checkpoint in the folder
         self._tracing = False
 
     def __enter__(self) -> "_Run":
@@ -276,7 +279,7 @@ class _Run:
             self._logs: list[Callable[[int, dict[str, float]], None]] = []
             if _primary():
                 self._lines = stack.enter_context(
-                    open(self.out / "metrics.jsonl", "a", buffering=1)
+                    open(self.out / "metrics.jsonl", "ab", buffering=0)
                 )
                 title = f"{self.spec.name} ({self.recipe.backend})"
                 steps = self.recipe.steps or 0
@@ -306,8 +309,9 @@ class _Run:
             self.engine.load_state(found.arrays, found.about["rest"])
             first = found.step
             lines = _metrics(folder / "metrics.jsonl", first)
+            self._kept = first if folder == self.out else None
         assert self.recipe.steps is not None  # as settled
-        if first >= self.recipe.steps and found is not None and "done" in found.about:
+        if first >= self.recipe.steps and "finished" in self.told:
             raise TrainingError(f"{folder} has taken its {first} steps; give more with --steps")
         self.losses = [line["loss"] for line in lines if "loss" in line]
         if self.held:
@@ -358,9 +362,7 @@ class _Run:
                 raise
             except TrainingError as error:
                 self.checkpoints.wait()
-                last = next(iter(self.checkpoints.steps()), None)
-                kept = "" if last is None else f"; the state after step {last} is kept"
-                raise TrainingError(f"{error}{kept}") from None
+                raise TrainingError(f"{error}{self._state_kept()}") from None
             figures = {}
             if recipe.eval_every and engine.taken % recipe.eval_every == 0:
                 figures = self._evaluate()
@@ -379,7 +381,7 @@ class _Run:
                     f"go on with --resume {self.out}",
                     asked,
                 )
-        self._save(done=True)
+        self._save()
         self.checkpoints.wait()
         if self.evaluated and (best := self.checkpoints.best_step()) not in (None, engine.taken):
             found = self.checkpoints.restore(engine.like(), best)
@@ -430,22 +432,33 @@ class _Run:
         values = [sign * value for _, value in self.evaluated]
         return len(values) - 1 - values.index(max(values)) >= self.recipe.patience
 
-    def _save(self, figures: dict[str, float] | None = None, done: bool = False) -> None:
+    def _save(self, figures: dict[str, float] | None = None) -> None:
         arrays, rest = self.engine.state()
         if not _finite(arrays):
+            self.checkpoints.wait()
             raise TrainingError(
                 f"the weights are not finite after step {self.engine.taken}; "
-                "use a smaller learning rate"
+                f"use a smaller learning rate{self._state_kept()}"
             )
-        about = {"rest": rest, **({"done": True} if done else {})}
-        steps = self.checkpoints.steps()
-        if figures or done or self.engine.taken not in steps[:1]:
-            self.checkpoints.save(self.engine.taken, arrays, about, figures)
+        if figures or self.engine.taken != self._kept:
+            if _primary():
+                os.fsync(self._lines.fileno())  # a state outlives the machine, and so its figures
+            self.checkpoints.save(self.engine.taken, arrays, {"rest": rest}, figures)
+            self._kept = self.engine.taken
         self._saved = time.perf_counter()
+
+    def _state_kept(self) -> str:
+        """What there is to go on from, at the end of an error."""
+        return "" if self._kept is None else f"; the state after step {self._kept} is kept"
 
     def _write(self, line: dict[str, Any]) -> None:
         if _primary():
-            self._lines.write(json.dumps(line) + "\n")
+            left = f"{json.dumps(line)}\n".encode()
+            try:
+                while left:  # a disk that is almost full takes a part
+                    left = left[self._lines.write(left) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self._lines.name) from None
 
     def _tell(self) -> None:
         if _primary():
@@ -458,7 +471,13 @@ class _Run:
         if _primary():
             bridge.write(self.trained.weights, self.out / "model.safetensors")
             if found.examples:
-                (self.out / "examples.txt").write_text("\n".join(found.examples) + "\n")
+                with atomic(self.out / "examples.txt") as file:
+                    file.write("".join(f"{line}\n" for line in found.examples).encode())
+
+    def finished(self) -> None:
+        """Note that every file is written, so that there is nothing left to resume."""
+        self.facts["finished"] = True
+        self._tell()
 
 
 def _metrics(path: Path, until: int) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Shared settings of the suite: one torch thread a worker, fast compilation, no preallocation."""
 
+import collections
 import os
 import shutil
 import subprocess
@@ -57,10 +58,14 @@ def browse(tmp_path):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say how many layer tests there were: the options that torch.nn was compared over."""
-    layers = [
-        report
-        for report in terminalreporter.stats.get("passed", [])
-        if report.when == "call" and report.nodeid.startswith("parity_tests/layers/")
-    ]
+    """Say how many layer tests and how many interruptions there were."""
+    passed = [one for one in terminalreporter.stats.get("passed", []) if one.when == "call"]
+    layers = [one for one in passed if one.nodeid.startswith("parity_tests/layers/")]
     terminalreporter.write_line(f"layer tests against torch.nn: {len(layers)} passed")
+    counts = collections.Counter()
+    for report in passed:
+        if "test_interruption.py" in report.nodeid:
+            counts.update(dict(report.user_properties))
+    if counts:
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        terminalreporter.write_line(f"interruptions: {told}; all ended bitwise equal")

@@ -116,8 +116,10 @@ def atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # of a write to a full disk
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
