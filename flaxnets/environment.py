@@ -73,7 +73,7 @@ def hardware(device: jax.Device | None = None) -> dict[str, str]:
     >>> list(hardware())
     ['platform', 'devices', 'cpu', 'memory']
     """
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]  # of other processes nothing is known
     count = len(jax.devices(device.platform))
     limit = (device.memory_stats() or {}).get("bytes_limit")
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

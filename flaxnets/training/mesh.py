@@ -25,17 +25,20 @@ def make(text: str) -> Mesh:
         text: sizes by axis, as in "data=4" or "data=2,fsdp=2".
 
     Raises:
-        MeshError: an unknown axis, no size, or more devices than there are.
+        MeshError: an unknown axis, one that is given twice, no size, or more devices than there are.
 
     >>> dict(make("data=1").shape)
     {'data': 1, 'fsdp': 1}
     """
-    sizes = dict.fromkeys(AXES, 1)
+    given: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
         if name not in AXES or not size.isdecimal() or int(size) < 1:
             raise MeshError(f"mesh {text!r}: {part!r} is not data=N or fsdp=N")
-        sizes[name] = int(size)
+        if name in given:
+            raise MeshError(f"mesh {text!r}: {name} is given twice")
+        given[name] = int(size)
+    sizes = dict.fromkeys(AXES, 1) | given
     wanted, there = math.prod(sizes.values()), jax.devices()
     if wanted > len(there):
         raise MeshError(f"mesh {text!r} wants {wanted} devices, there are {len(there)}")

@@ -153,8 +153,11 @@ class TrainStep:
             self.shardings = mesh and of_state(mesh, jax.eval_shape(born))
             self.state = jax.jit(born, out_shardings=self.shardings)()
         jit = functools.partial(
-            jax.jit, donate_argnums=0, out_shardings=mesh and (self.shardings, None)
+            jax.jit,
+            donate_argnums=0,
+            out_shardings=mesh and (self.shardings, everywhere(mesh)),
         )
+        self._together = jax.jit(lambda x: x, out_shardings=mesh and everywhere(mesh))
         self._jitted = jit(self.pure)
         self._scanned = jit(self._scan)
         self._unrolled = jit(functools.partial(self._scan, unroll=True))
@@ -207,7 +210,7 @@ class TrainStep:
             whole = list(params)
             for place, value in zip(chosen, own, strict=True):
                 whole[place] = value
-            model = self._merge([self._narrow(value) for value in whole], rest)
+            model = self._merge(self._gathered([self._narrow(value) for value in whole]), rest)
             loss, figures = objective(model, batch, nnx.Rngs(key))
             found = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
             after = tuple(new.astype(old.dtype) for new, old in zip(found, rest, strict=True))
@@ -222,12 +225,20 @@ class TrainStep:
         real = jnp.issubdtype(value.dtype, jnp.floating)
         return value.astype(jnp.bfloat16) if real and self._precision == "bfloat16" else value
 
+    def _gathered(self, params):
+        """Whole parameters on every device: what `fsdp` divides is how they are kept."""
+        if self._mesh is None or self._mesh.shape["fsdp"] == 1:
+            return params
+        return jax.lax.with_sharding_constraint(params, everywhere(self._mesh))
+
     def _averaged(self, gradient, rest, batch, key):
         """What `gradient` gives, as a mean over the parts that a batch is cut into."""
         count = self._accumulate
         if count == 1:
             return gradient(rest, batch, key)
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        if self._mesh:  # all devices share each part
+            parts = jax.lax.with_sharding_constraint(parts, of_batch(self._mesh, several=True))
         keys = jax.random.split(key, count)
 
         def add(carry, part):
@@ -286,8 +297,7 @@ class TrainStep:
         if self._mesh is None:
             copied = jax.tree.map(jnp.copy, chosen)
         else:  # brought together, for a device of this process alone
-            together = jax.jit(lambda x: x, out_shardings=everywhere(self._mesh))(chosen)
-            copied = jax.tree.map(lambda x: x.addressable_data(0), together)
+            copied = jax.tree.map(lambda x: x.addressable_data(0), self._together(chosen))
         return _evaluation_view(self._merge(*copied))
 
     def tree(self, leaves: Sequence[jax.Array], phase: int | None = None) -> nnx.State:

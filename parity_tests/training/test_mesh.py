@@ -1,0 +1,116 @@
+"""Many devices: every layout trains the same network to the same losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from flaxnets.training import mesh as meshes
+
+LAYOUTS = Path(__file__).with_name("layouts.py")
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def _environment(devices):
+    """Of a child with its own virtual devices that finds this working tree."""
+    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(LAYOUTS.parents[2])}
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """What eight virtual devices saw, in one process; see `layouts.py`."""
+    result = subprocess.run(
+        [sys.executable, LAYOUTS],
+        env=_environment(8),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Involuntary full rematerialization" not in result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", ["lenet", "vae", "transformer"])
+def test_layouts_agree(seen, name):
+    """1, 2, 4 and 8 devices, with divided parameters or not: 50 losses agree to 1e-6.
+
+    The descent is plain: a bias in front of a normalisation has rounding noise for a gradient,
+    which Adam would scale up to whole steps.
+    """
+    one, *others = seen["rounding"][name].values()
+    assert len(one) == 50
+    assert len(others) == 5
+    for other in others:
+        np.testing.assert_allclose(other, one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lenet", "vae", "transformer"])
+def test_layouts_are_one_function(seen, name):
+    """With Adam, parts and an average, in float64, layouts differ by rounding alone."""
+    one, *others = seen["semantics"][name].values()
+    assert len(others) == 2
+    assert one[-1] < one[0]
+    for other in others:
+        np.testing.assert_allclose(other, one, rtol=1e-12)
+
+
+def test_restored_on_another_layout(seen):
+    """A run that moves from 8 devices to 4 shares on 8 and to one device goes on as before."""
+    np.testing.assert_allclose(seen["moved"]["moved"], seen["moved"]["stayed"], rtol=1e-6)
+
+
+def test_parameters_are_divided(seen):
+    """Under fsdp=4 a device holds a quarter of what is large, under data=4 all of it."""
+    copied, divided = seen["held"]["data=4"], seen["held"]["fsdp=4"]
+    assert copied["state"] == [copied["all"]] * 4
+    assert copied["largest"] == [1]
+    assert divided["largest"] == [0.25]
+    assert max(divided["state"]) < 0.3 * divided["all"]
+
+
+def test_trained_network_outlives_steps(seen):
+    """What was taken from a mesh stays when the state that it came from is donated."""
+    assert seen["outlives"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data", "'data' is not data=N or fsdp=N"),
+        ("model=2", "'model=2' is not data=N or fsdp=N"),
+        ("data=0", "'data=0' is not data=N or fsdp=N"),
+        ("data=1,data=1", "data is given twice"),
+        ("data=4096", "wants 4096 devices, there are"),
+    ],
+)
+def test_wrong_mesh(text, message):
+    """Each mistake is named."""
+    with pytest.raises(meshes.MeshError, match=message):
+        meshes.make(text)
+
+
+def test_batch_that_cannot_be_shared():
+    """A batch is divided among all devices, and each of its parts, too."""
+
+    class Eight:
+        size = 8
+
+    meshes.require_divisible(Eight, 16, 2)
+    with pytest.raises(meshes.MeshError, match="batch_size 12 is no multiple of 8 devices"):
+        meshes.require_divisible(Eight, 12)
+    with pytest.raises(meshes.MeshError, match="no multiple of 8 devices times 3 parts"):
+        meshes.require_divisible(Eight, 16, 3)
+
+
+def test_process_out_of_range():
+    """A process beyond the last is refused before anyone is called."""
+    with pytest.raises(meshes.MeshError, match="process_id 2 is not between 0 and 1"):
+        meshes.join("localhost:1", 2, 2)
+    assert jax.process_count() == 1
