@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# What a test computes does not depend on what this user has compiled before.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Most tests compile a small program for each of its operations and run it once. The checks that
 # judge optimised code ask for it themselves (flaxnets/parity/pair.py).
 os.environ.setdefault(

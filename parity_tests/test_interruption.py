@@ -48,11 +48,13 @@ class Lives:
 
     def __init__(self, cache):
         settings = {
+            "JAX_ENABLE_COMPILATION_CACHE": "true",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
             "JAX_PLATFORMS": "cpu",
             "OMP_NUM_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",  # as the command sets it, where JAX has not before
             "XLA_FLAGS": "",  # the code that users run is optimised
         }
         self.log = cache.with_suffix(".log")
