@@ -30,7 +30,8 @@ from flaxnets import __version__, environment, specs
 from flaxnets.bridge import BridgeError
 from flaxnets.data import DataError
 from flaxnets.recipe import Recipe
-from flaxnets.run import Place, StoppedError, train
+from flaxnets.run import train
+from flaxnets.session import Place, StoppedError
 from flaxnets.training import compilation_cache
 from flaxnets.training.checkpoints import CheckpointError
 from flaxnets.training.loop import TrainingError

@@ -66,7 +66,7 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"layer tests against torch.nn: {len(layers)} passed")
     counts = collections.Counter()
     for report in passed:
-        if "test_interruption.py" in report.nodeid:
+        if "test_session.py" in report.nodeid:
             counts.update(dict(report.user_properties))
     if counts:
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())

@@ -1,0 +1,381 @@
+"""A run between its first step and its last: files, checkpoints, evaluations, signals."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxnets import bridge, data, environment, specs
+from flaxnets.bridge.files import atomic
+from flaxnets.engines import Engine, Trained
+from flaxnets.evaluation import Evaluation, evaluate
+from flaxnets.recipe import Recipe
+from flaxnets.training.checkpoints import Checkpoints
+from flaxnets.training.loop import TrainingError
+from flaxnets.training.progress import ProgressLog
+from flaxnets.training.tensorboard import TensorBoardLog
+
+SECONDS_BETWEEN_SAVES = 60.0  # where the recipe does not say after how many steps
+PARTS = 10  # checkpoints of a run of several processes, whose clocks differ
+PROFILED = 20  # steps in a trace
+UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # a file that `atomic` has not put in its place
+# The figure that says which of several evaluations is best.
+PRINCIPAL: dict[str, tuple[str, Literal["min", "max"]]] = {
+    "classification": ("eval_accuracy", "max"),
+    "translation": ("eval_exact_match", "max"),
+    "masked_language_modelling": ("eval_perplexity", "min"),
+    "regression": ("eval_mse", "min"),
+    "reconstruction": ("eval_mse", "min"),
+    "vae": ("eval_mse", "min"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run computes, and what it leaves besides its figures.
+
+    Attributes:
+        platform: of the devices; JAX's own choice if none is given.
+        mesh: of the devices, as in "data=4" or "data=2,fsdp=2"; one device if none is given.
+        coordinator: host:port of the first of several processes.
+        process_id: of this process, from 0.
+        num_processes: of the run; what the cluster's environment says where it says so.
+        resume: the folder of a run to go on with; in place, unless another is given for the rest.
+        profile: write a trace of a few steps, for TensorBoard or Perfetto.
+        tensorboard: write event files beside the metrics.
+    """
+
+    platform: Literal["cpu", "gpu", "tpu"] | None = None
+    mesh: str | None = None
+    coordinator: str | None = None
+    process_id: int | None = None
+    num_processes: int | None = None
+    resume: Path | None = None
+    profile: bool = False
+    tensorboard: bool = False
+
+
+class StoppedError(RuntimeError):
+    """A run that was asked to stop and has saved its state; the message is one line.
+
+    Attributes:
+        signal: that asked.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+def primary() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+class Session:
+    """A run between its first step and its last, with the files that it keeps."""
+
+    def __init__(
+        self,
+        spec: specs.Spec,
+        recipe: Recipe,
+        out: Path,
+        place: Place,
+        engine: Engine,
+        held: data.Dataset | None,
+        told: dict[str, Any],
+        began: float,
+    ) -> None:
+        self.spec, self.recipe, self.out, self.place = spec, recipe, out, place
+        self.engine, self.held, self.told, self.began = engine, held, told, began
+        self.losses: list[float] = []
+        self.evaluated: list[tuple[int, float]] = []
+        self.facts: dict[str, Any] = {}
+        self._signal: int | None = None
+        self._saved = self._started = time.perf_counter()
+        self._kept: int | None = None  # the step of the newest whole checkpoint in the folder
+        self._tracing = False
+
+    def __enter__(self) -> "Session":
+        with contextlib.ExitStack() as stack:
+            first, lines = self._resume()
+            if primary():
+                self.out.mkdir(parents=True, exist_ok=True)
+                _sweep(self.out)
+                with atomic(self.out / "spec.json") as file:
+                    file.write(self.spec.to_json().encode())
+                with atomic(self.out / "metrics.jsonl") as file:
+                    file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            resumed = [*self.told.get("resumed", []), *([first] if self.told else [])]
+            self.facts = {
+                "name": self.spec.name,
+                "backend": self.recipe.backend,
+                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                "recipe": self.recipe.to_json(),
+                "versions": environment.versions(),
+                "hardware": environment.hardware(),
+                "engine": self.engine.facts(),
+                "resumed": resumed,
+            }
+            if self.place.mesh:
+                self.facts["hardware"]["mesh"] = self.place.mesh
+            self._tell()
+            best = PRINCIPAL[self.spec.task] if self.held else None
+            self.checkpoints = stack.enter_context(
+                Checkpoints(self.out / "checkpoints", self.recipe.keep, best)
+            )
+            self._logs: list[Callable[[int, dict[str, float]], None]] = []
+            if primary():
+                self._lines = stack.enter_context(
+                    open(self.out / "metrics.jsonl", "ab", buffering=0)
+                )
+                title = f"{self.spec.name} ({self.recipe.backend})"
+                steps = self.recipe.steps or 0
+                self._logs.append(stack.enter_context(ProgressLog(title, steps, first=first)))
+                if self.place.tensorboard:
+                    log = TensorBoardLog(self.out / "tensorboard", first)
+                    self._logs.append(stack.enter_context(log))
+            stack.enter_context(self._signals())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._tracing:
+            jax.profiler.stop_trace()
+        self._stack.__exit__(kind, error, trace)
+
+    def _resume(self) -> tuple[int, list[dict[str, Any]]]:
+        """Go on from the newest checkpoint; its step, and what was measured up to it."""
+        folder = self.place.resume
+        if folder is None:
+            return 0, []
+        with Checkpoints(folder / "checkpoints", self.recipe.keep) as checkpoints:
+            found = checkpoints.restore(self.engine.like())
+        lines = []
+        first = 0
+        if found is not None:
+            self.engine.load_state(found.arrays, found.about["rest"])
+            first = found.step
+            lines = _metrics(folder / "metrics.jsonl", first)
+            self._kept = first if folder == self.out else None
+        assert self.recipe.steps is not None  # as settled
+        if first >= self.recipe.steps and "finished" in self.told:
+            raise TrainingError(f"{folder} has taken its {first} steps; give more with --steps")
+        self.losses = [line["loss"] for line in lines if "loss" in line]
+        if self.held:
+            name, _ = PRINCIPAL[self.spec.task]
+            self.evaluated = [(line["step"], line[name]) for line in lines if name in line]
+        return first, lines
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT ask for an end after the running dispatch."""
+
+        def ask(number: int, _: Any) -> None:
+            self._signal = number
+
+        try:
+            before = {one: signal.signal(one, ask) for one in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread, which alone hears signals
+            before = {}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _stopping(self) -> bool:
+        if jax.process_count() > 1:  # which have to agree, and do so where all pause
+            return False
+        overdue = time.perf_counter() - self._saved > SECONDS_BETWEEN_SAVES
+        return self._signal is not None or (overdue and self.recipe.save_every is None)
+
+    def to_the_end(self) -> None:
+        """Take the steps that are left, with evaluations and checkpoints between."""
+        recipe, engine = self.recipe, self.engine
+        assert recipe.steps is not None  # as settled
+        save_every = recipe.save_every
+        if save_every is None and jax.process_count() > 1:
+            save_every = -(-recipe.steps // PARTS)
+        while engine.taken < recipe.steps and not self._patience_is_over():
+            pauses = [recipe.steps] + [
+                engine.taken - engine.taken % every + every
+                for every in (save_every, recipe.eval_every)
+                if every
+            ]
+            try:
+                engine.advance(min(pauses), self._heard, self._stopping)
+            except data.DataError:
+                self._save()  # the state is good, an example is not
+                raise
+            except TrainingError as error:
+                self.checkpoints.wait()
+                raise TrainingError(f"{error}{self._state_kept()}") from None
+            figures = {}
+            if recipe.eval_every and engine.taken % recipe.eval_every == 0:
+                figures = self._evaluate()
+            asked = _agreed(self._signal)
+            if (
+                figures
+                or asked
+                or self._stopping()
+                or (save_every and engine.taken % save_every == 0)
+            ):
+                self._save(figures)
+            if asked:
+                self.checkpoints.wait()
+                raise StoppedError(
+                    f"stopped by {signal.Signals(asked).name} after step {engine.taken}; "
+                    f"go on with --resume {self.out}",
+                    asked,
+                )
+        self._save()
+        self.checkpoints.wait()
+        if self.evaluated and (best := self.checkpoints.best_step()) not in (None, engine.taken):
+            found = self.checkpoints.restore(engine.like(), best)
+            assert found is not None  # as it was just named
+            engine.load_state(found.arrays, found.about["rest"])
+
+    @property
+    def trained(self) -> Trained:
+        """The network as it is now."""
+        return self.engine.trained()
+
+    def _heard(self, step: int, metrics: dict[str, float]) -> None:
+        now = time.perf_counter()
+        if "time_to_first_step" not in self.facts:
+            self.facts["time_to_first_step"] = round(now - self.began, 3)
+            self._tell()
+            if self.place.profile:
+                jax.profiler.start_trace(self.out / "profile")
+                self._tracing, self._traced = True, step + PROFILED
+        if self._tracing and step >= self._traced:
+            jax.profiler.stop_trace()
+            self._tracing = False
+        self.losses.append(metrics["loss"])
+        self._write({"step": step, **metrics, "seconds": round(now - self._started, 4)})
+        for log in self._logs:
+            log(step, metrics)
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self.held is not None
+        step = self.engine.taken
+        found = evaluate(self.spec, self.trained.call, self.held).figures
+        figures = {
+            name.replace("test_", "eval_", 1): value
+            for name, value in found.items()
+            if "_of_the_" not in name
+        }
+        self.evaluated.append((step, figures[PRINCIPAL[self.spec.task][0]]))
+        self._write({"step": step, **figures})
+        for log in self._logs:
+            log(step, figures)
+        return figures
+
+    def _patience_is_over(self) -> bool:
+        if not self.recipe.patience or not self.evaluated:
+            return False
+        _, direction = PRINCIPAL[self.spec.task]
+        sign = 1 if direction == "max" else -1
+        values = [sign * value for _, value in self.evaluated]
+        return len(values) - 1 - values.index(max(values)) >= self.recipe.patience
+
+    def _save(self, figures: dict[str, float] | None = None) -> None:
+        arrays, rest = self.engine.state()
+        if not _finite(arrays):
+            self.checkpoints.wait()
+            raise TrainingError(
+                f"the weights are not finite after step {self.engine.taken}; "
+                f"use a smaller learning rate{self._state_kept()}"
+            )
+        if figures or self.engine.taken != self._kept:
+            if primary():
+                os.fsync(self._lines.fileno())  # a state outlives the machine, and so its figures
+            self.checkpoints.save(self.engine.taken, arrays, {"rest": rest}, figures)
+            self._kept = self.engine.taken
+        self._saved = time.perf_counter()
+
+    def _state_kept(self) -> str:
+        """What there is to go on from, at the end of an error."""
+        return "" if self._kept is None else f"; the state after step {self._kept} is kept"
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if primary():
+            left = f"{json.dumps(line)}\n".encode()
+            try:
+                while left:  # a disk that is almost full takes a part
+                    left = left[self._lines.write(left) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self._lines.name) from None
+
+    def _tell(self) -> None:
+        if primary():
+            with atomic(self.out / "run.json") as file:
+                file.write(json.dumps(self.facts, indent=2).encode())
+
+    def finish(self, found: Evaluation) -> None:
+        """Write the final figures and weights."""
+        self._write({"step": self.engine.taken, **found.figures})
+        if primary():
+            bridge.write(self.trained.weights, self.out / "model.safetensors")
+            if found.examples:
+                with atomic(self.out / "examples.txt") as file:
+                    file.write("".join(f"{line}\n" for line in found.examples).encode())
+
+    def finished(self) -> None:
+        """Note that every file is written, so that there is nothing left to resume."""
+        self.facts["finished"] = True
+        self._tell()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote a file has left."""
+    for path in folder.iterdir():
+        if path.is_file() and UNFINISHED.fullmatch(path.name):
+            path.unlink()
+
+
+def _metrics(path: Path, until: int) -> list[dict[str, Any]]:
+    """What a run had measured up to a step, without final figures or a line that was cut off."""
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line["step"] <= until and not any(name.startswith("test_") for name in line):
+            lines.append(line)
+    return lines
+
+
+def _agreed(signal_: int | None) -> int | None:
+    """The signal that any of the processes has heard."""
+    if jax.process_count() == 1:
+        return signal_
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.array(signal_ or 0)).max()) or None
+
+
+@jax.jit
+def _all_finite(arrays: Any) -> jax.Array:
+    real = [x for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in real]))
+
+
+def _finite(arrays: Any) -> bool:
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(arrays)):
+        return bool(_all_finite(arrays))
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))
