@@ -37,7 +37,11 @@ def digests(arrays: Mapping[str, Any]) -> dict[str, str]:
     >>> ours == digests({"w": jnp.arange(6.0).at[5].set(5.0000005)})
     False
     """
-    sums = {name: _on_host(x) if _on_cpu(x) else _on_device(x) for name, x in arrays.items()}
+    sums = {}
+    for name, x in arrays.items():
+        sums[name] = _on_host(x) if _on_cpu(x) else _on_device(x)
+        if jax.process_count() > 1:  # whose CPUs can hang where several reductions are under way
+            jax.block_until_ready(sums[name])
     return {
         name: _text(name, arrays[name], *(int(part) for part in np.asarray(pair)))
         for name, pair in sums.items()

@@ -25,7 +25,8 @@ def make(text: str) -> Mesh:
         text: sizes by axis, as in "data=4" or "data=2,fsdp=2".
 
     Raises:
-        MeshError: an unknown axis, one that is given twice, no size, or more devices than there are.
+        MeshError: an axis that is unknown or given twice, no size, or more devices than
+            there are.
 
     >>> dict(make("data=1").shape)
     {'data': 1, 'fsdp': 1}

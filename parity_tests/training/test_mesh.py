@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+import flaxnets
+from flaxnets import bridge
+from flaxnets.recipe import Recipe
+from flaxnets.run import train
 from flaxnets.training import mesh as meshes
 
 LAYOUTS = Path(__file__).with_name("layouts.py")
@@ -78,6 +83,53 @@ def test_parameters_are_divided(seen):
 def test_trained_network_outlives_steps(seen):
     """What was taken from a mesh stays when the state that it came from is donated."""
     assert seen["outlives"]
+
+
+def test_two_processes(tmp_path):
+    """Two processes of two devices each and a run on one device: losses, figures and weights."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flaxnets.cli", "train", "vae", "--data", "digits"]
+    command += ["--in-shape", "1", "8", "8", "--channels", "8", "16", "--n-latent", "4"]
+    command += ["--optimizer", "sgd", "--lr", "0.001", "--steps", "10", "--batch-size", "8"]
+    command += ["--eval-every", "5", "--save-every", "4"]
+    command += ["--mesh", "data=2,fsdp=2", "--out", str(tmp_path / "two")]
+    command += ["--coordinator", f"localhost:{port}", "--num-processes", "2", "--process-id"]
+    environment = {**_environment(2), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    started = [
+        subprocess.Popen(
+            [*command, number], env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT
+        )
+        for number in "01"
+    ]
+    try:
+        said = [process.communicate(timeout=240)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in started] == [0, 0], said
+
+    spec = flaxnets.spec("vae", in_shape=(1, 8, 8), channels=(8, 16), n_latent=4)
+    recipe = Recipe(
+        data="digits", optimizer="sgd", lr=0.001, steps=10, batch_size=8, eval_every=5, save_every=4
+    )
+    train(spec, recipe, tmp_path / "one")
+    ours, theirs = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
+    assert len(ours) == len(theirs) == 10 + 2 + 1
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"seconds", "divergence"}:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-6, err_msg=name)
+    weights = bridge.read(tmp_path / "one" / "model.safetensors")
+    for name, value in bridge.read(tmp_path / "two" / "model.safetensors").items():
+        np.testing.assert_allclose(value, weights[name], rtol=1e-4, atol=1e-6)
+    names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("two", "one")]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize(
