@@ -17,6 +17,7 @@ from flaxnets.recipe import Recipe
 from flaxnets.run import train
 from flaxnets.training import mesh as meshes
 
+pytestmark = pytest.mark.xdist_group("meshes")  # one worker, which starts the devices once
 LAYOUTS = Path(__file__).with_name("layouts.py")
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
