@@ -2,7 +2,8 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
@@ -181,7 +182,9 @@ class Trainer:
                         self.model,
                         part,
                         use_reentrant=False,
-                        context_fn=_keeping_products,
+                        context_fn=functools.partial(
+                            _keeping_products, self.model, draws(self.taken, number, index)
+                        ),
                     )
                 else:
                     loss, figures = phase.objective(self.model, part)
@@ -200,7 +203,7 @@ class Trainer:
                 for slot, value in slots.items():
                     if value is not None:
                         arrays[f"optimizer.{index}.{number}.{slot}"] = torch.as_tensor(value)
-            schedule = phase.scheduler and phase.scheduler.state_dict()
+            schedule = phase.scheduler and _without_milestones(phase.scheduler.state_dict())
             rest.append({"groups": held["param_groups"], "schedule": schedule})
         if self.average is not None:
             arrays["averages"] = self.average.n_averaged
@@ -285,6 +288,15 @@ def fit(
     Trainer(model, phases, batch, axes).advance(steps, on_step)
 
 
+def _without_milestones(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without the Counter that JSON would give other keys; it never changes."""
+    return {
+        name: [_without_milestones(one) for one in value] if name == "_schedulers" else value
+        for name, value in state.items()
+        if name != "milestones"
+    }
+
+
 def _parts(batch: Any, count: int) -> list[Any]:
     """A batch cut into equal parts along its first axis."""
     if count == 1:
@@ -296,9 +308,12 @@ def _parts(batch: Any, count: int) -> list[Any]:
     return list(batch.chunk(count))
 
 
-def _keeping_products() -> Any:
-    """What rematerialisation keeps: results that take longer to compute than to read."""
-    return create_selective_checkpoint_contexts(
+def _keeping_products(model: nn.Module, draws: AbstractContextManager) -> tuple[Any, Any]:
+    """The contexts of rematerialisation, which keeps what is longer to compute than to read.
+
+    What is computed again draws the same numbers and leaves the statistics as they are.
+    """
+    forward, again = create_selective_checkpoint_contexts(
         [
             torch.ops.aten.mm.default,
             torch.ops.aten.addmm.default,
@@ -306,6 +321,18 @@ def _keeping_products() -> Any:
             torch.ops.aten.convolution.default,
         ]
     )
+
+    @contextlib.contextmanager
+    def once_more() -> Iterator[None]:
+        held = [value.clone() for value in model.buffers()]
+        try:
+            with draws, again:
+                yield
+        finally:
+            for value, before in zip(model.buffers(), held, strict=True):
+                value.data.copy_(before)
+
+    return forward, once_more()
 
 
 def batch_of(inputs: Any, targets: Any, axes: str | tuple[str, ...]) -> Any:
