@@ -15,7 +15,7 @@ How the layers of flaxnets draw, and how `replay` makes torch draw the same:
 - A call that needs no numbers (evaluation, p = 0, p = 1) takes no key.
 - Masks are drawn in float32 whatever the dtype of the data, so that float32 and float64 runs
   see one mask: an entry is kept where `uniform(key, shape) < 1 - p`.
-- Noise (`randn`, `rand`) is drawn in its own dtype.
+- Noise (`randn`, `rand`) is drawn in its own dtype, in float32 at least.
 - Arrays are drawn in Flax's layout, channels last. Dropout of whole channels draws (b, c).
   Torch draws in that shape too and moves the channels forward.
 - Between the layers of a recurrent network one mask is drawn behind each layer but the last,
@@ -333,8 +333,8 @@ def _noise(sample: Callable) -> Callable:
         shape = options.pop("size", shape)
         _no_options(options)
         wanted = dtype or torch.get_default_dtype()
-        drawn = replay.draw(shape, lambda key, shape: sample(key, shape, wanted))
-        return drawn.to(device).requires_grad_(requires_grad)
+        drawn = replay.draw(shape, lambda key, shape: sample(key, shape, _drawn_in(wanted)))
+        return drawn.to(device, wanted).requires_grad_(requires_grad)
 
     return draw
 
@@ -343,10 +343,15 @@ def _noise_like(sample: Callable) -> Callable:
     def draw(replay, input, dtype=None, device=None, requires_grad=False, **options):
         _no_options(options)
         wanted = dtype or input.dtype
-        drawn = replay.draw(input.shape, lambda key, shape: sample(key, shape, wanted))
-        return drawn.to(device or input.device).requires_grad_(requires_grad)
+        drawn = replay.draw(input.shape, lambda key, shape: sample(key, shape, _drawn_in(wanted)))
+        return drawn.to(device or input.device, wanted).requires_grad_(requires_grad)
 
     return draw
+
+
+def _drawn_in(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of noise, before it is rounded to a narrower one."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _no_options(options: dict[str, Any]) -> None:

@@ -90,7 +90,9 @@ class VAE(nnx.Module):
         self, mean: Float[Array, "b z"], logvar: Float[Array, "b z"], *, rngs: nnx.Rngs
     ) -> Float[Array, "b z"]:
         """A draw of the code, through which gradients flow to mean and log-variance."""
-        return mean + jnp.exp(0.5 * logvar) * jax.random.normal(rngs(), mean.shape, mean.dtype)
+        wide = jnp.promote_types(mean.dtype, jnp.float32)
+        noise = jax.random.normal(rngs(), mean.shape, wide).astype(mean.dtype)
+        return mean + jnp.exp(0.5 * logvar) * noise
 
     def sample(self, count: int, *, rngs: nnx.Rngs) -> Float[Array, "b h w c"]:
         """New images, from codes drawn from the standard normal distribution."""

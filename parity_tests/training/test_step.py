@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
+from torch.optim import swa_utils
 
 import flaxnets
 from flaxnets import bridge
+from flaxnets.data import drawn
 from flaxnets.training import Phase, TrainStep, objectives, optimizers
+from flaxnets.training.step import _is_costly
 
 BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
 
@@ -94,3 +98,94 @@ def test_randomness_follows_seed_and_step():
 
     assert drawn(0) == drawn(0)
     assert len({*drawn(0), *drawn(1)}) == 6
+
+
+def _wide(name, variant="tiny", optimizer=None, **options):
+    """A step in float64 and a batch of eight for it."""
+    spec = flaxnets.spec(name, variant)
+    model = flaxnets.build(spec)
+    graph, state = nnx.split(model)
+    real = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
+    phases = [
+        Phase(objective, optimizer or optimizers.sgd(0.1), part)
+        for part, objective in objectives.phases(spec.task, spec.outputs).items()
+    ]
+    batch = jax.tree.map(lambda x: real(jnp.asarray(x)), drawn.batch(spec, 8, 0))
+    return TrainStep(nnx.merge(graph, jax.tree.map(real, state)), *phases, **options), batch
+
+
+def test_accumulation():
+    """Gradients averaged over four parts are those of the whole batch."""
+    with jax.enable_x64():
+        whole, batch = _wide("lenet")
+        parts, _ = _wide("lenet", accumulate=4)
+        (one, metrics, _), (other, figures, _) = (
+            jax.jit(step.watched)(step.state, batch) for step in (whole, parts)
+        )
+    np.testing.assert_allclose(figures["loss"], metrics["loss"], rtol=1e-12)
+    for a, b in zip(one.params, other.params, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_average_of_weights():
+    """The average is what torch.optim.swa_utils makes of the same weights."""
+    _, step = _step(ema=0.8)
+    linear = torch.nn.Linear(1, 1)
+    update = swa_utils.get_ema_multi_avg_fn(0.8)
+    average = swa_utils.AveragedModel(linear, multi_avg_fn=update)
+    state = step.state
+    for _ in range(4):
+        state, _ = step(state, BATCH)
+        with torch.no_grad():
+            linear.weight.fill_(float(state.params[2][0]))
+        average.update_parameters(linear)
+    np.testing.assert_allclose(state.averages[2][0], average.module.weight.item(), rtol=1e-6)
+    assert float(state.averages[2][0]) != float(state.params[2][0])
+
+
+def test_rematerialisation():
+    """The same gradients, with less than half of the bytes kept for the backward pass."""
+    with jax.enable_x64():
+        kept, batch = _wide("transformer_encoder")
+        again, _ = _wide("transformer_encoder", remat=True)
+        one, other = (jax.jit(step.watched)(step.state, batch)[2] for step in (kept, again))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-14)
+
+    def bytes_kept(step):
+        def residuals(params):
+            def loss(params):
+                return kept._phases[0].objective(step._merge(params, ()), batch, nnx.Rngs(0))[0]
+
+            again = jax.checkpoint(loss, policy=_is_costly) if step._remat else loss
+            return jax.vjp(again, params)[1]
+
+        found = jax.tree.leaves(jax.eval_shape(residuals, list(step.state.params)))
+        return sum(x.size * x.dtype.itemsize for x in found)
+
+    with jax.enable_x64():
+        assert bytes_kept(again) < bytes_kept(kept) / 2
+
+
+def test_bfloat16():
+    """Products are of bfloat16; weights, moments, statistics and losses are of float32."""
+    spec = flaxnets.spec("vae", "tiny")
+    (objective,) = objectives.phases(spec.task, spec.outputs).values()
+    batch = jax.tree.map(jnp.asarray, drawn.batch(spec, 8, 0))
+    narrow, exact = (
+        TrainStep(flaxnets.build(spec), Phase(objective, optimizers.adam()), precision=precision)
+        for precision in ("bfloat16", "float32")
+    )
+    text = str(jax.make_jaxpr(narrow.pure)(narrow.state, batch))
+    products = [line for line in text.splitlines() if "dot_general[" in line or "conv_gen" in line]
+    assert products
+    assert all("bf16[" in line for line in products)
+    state, metrics = narrow(narrow.state, batch)
+    _, truth = exact(exact.state, batch)
+    assert {x.dtype for x in (*state.params, *state.rest, *state.moments)} <= {
+        jnp.dtype("float32"),
+        jnp.dtype("int32"),
+    }
+    assert metrics["loss"].dtype == jnp.float32
+    assert metrics["loss"] != truth["loss"]
+    np.testing.assert_allclose(metrics["loss"], truth["loss"], rtol=0.02)

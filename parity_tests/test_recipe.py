@@ -1,0 +1,61 @@
+"""What a recipe says, to JSON and back, of a run that is resumed, and of the learning rate."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import flaxnets
+from flaxnets.engines import _optax, _torch_schedule
+from flaxnets.recipe import Recipe
+from flaxnets.training.loop import TrainingError
+
+SPEC = flaxnets.spec("mlp", "tiny")
+
+
+def test_json():
+    """Every field comes back, paths and pairs as what they were."""
+    recipe = Recipe(data_dir=Path("a/b"), betas=(0.5, 0.9), ema=0.9, schedule="linear", steps=3)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "steps"])
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_rates(schedule, warmup):
+    """The rate of every step is the same in both backends; plain descent shows it."""
+    recipe = Recipe(optimizer="sgd", lr=0.5, schedule=schedule, warmup=warmup, steps=12)
+    recipe = recipe.settled(SPEC, 100)
+    ours = _optax(recipe)
+    weight = [jnp.zeros(())]
+    state = ours.init(weight)
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    scheduler = _torch_schedule(recipe, optimizer)
+    rates = []
+    for _ in range(12):
+        updates, state = ours.update([jnp.ones(())], state, weight)
+        rates.append((-float(updates[0]), optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    np.testing.assert_allclose(*zip(*rates, strict=True), rtol=1e-5, atol=1e-7)
+    assert (len({round(rate, 6) for rate, _ in rates}) > 1) == (
+        schedule != "constant" or warmup > 1
+    )
+
+
+def test_resumed():
+    """Of a run that is resumed steps may be more; anything else that differs is named."""
+    first = Recipe(lr=0.1, steps=10)
+    assert first.resumed(Recipe(steps=20)) == Recipe(lr=0.1, steps=20)
+    assert first.resumed(Recipe()) == first
+    with pytest.raises(TrainingError, match=r"lr 0.2 is not the 0.1 of the run"):
+        first.resumed(Recipe(lr=0.2))
+
+
+def test_settled():
+    """Epochs become steps, and a batch is what its parts make equal."""
+    settled = Recipe(epochs=3, accumulate=4).settled(SPEC, 50)
+    assert (settled.batch_size, settled.steps, settled.epochs) == (48, 3, None)
