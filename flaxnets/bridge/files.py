@@ -118,7 +118,9 @@ def atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # of a write to a full disk
+        if (
+            isinstance(error, OSError) and error.errno and error.filename is None
+        ):  # of a write to a full disk
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
     directory = os.open(path.parent, os.O_RDONLY)
