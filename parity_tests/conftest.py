@@ -1,6 +1,7 @@
 """Shared settings of the suite: one torch thread a worker, fast compilation, no preallocation."""
 
 import collections
+import gc
 import os
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Most tests compile a small program for each of its operations and run it once. The checks that
 # judge optimised code ask for it themselves (flaxnets/parity/pair.py).
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
 )
 
 
@@ -25,6 +28,12 @@ def _one_torch_thread():
     except ImportError:  # the job without torch runs the tests that need none
         return
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_garbage_among_modules():
+    """What was imported stays: the garbage collector need not look through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

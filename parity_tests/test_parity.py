@@ -1,5 +1,6 @@
 """Every architecture, every variant that the suite covers, every check: from this one place."""
 
+import jax
 import pytest
 
 import flaxnets
@@ -18,8 +19,9 @@ def _of_one_worker(pair):
 
 @pytest.fixture(scope="module", params=map(_of_one_worker, PAIRS))
 def rows(request):
-    """The checks of one pair, all on the same compiled functions."""
-    return {row.check: row for row in parity.check_architecture(*request.param).rows}
+    """The checks of one pair, all on the same compiled functions, which are then forgotten."""
+    yield {row.check: row for row in parity.check_architecture(*request.param).rows}
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("check", parity.CHECKS)
