@@ -146,7 +146,8 @@ class FlaxEngine:
         return self._trainer.state, {}
 
     def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
-        self._trainer = Trainer(self._step, self._given, self._dispatch, arrays)
+        self._step.state = arrays  # nothing holds the first state any longer
+        self._trainer = Trainer(self._step, self._given, self._dispatch)
 
     def trained(self) -> Trained:
         model = self._step.model(self._trainer.state)
@@ -198,8 +199,6 @@ class TorchEngine:
     """
 
     def __init__(self, spec: specs.Spec, recipe: Recipe, chosen: Dataset) -> None:
-        import torch
-
         from torch_ref.arrays import tensors
         from torch_ref.random import fold_in, key, replay, split
         from torch_ref.training import loop
@@ -266,7 +265,6 @@ class TorchEngine:
             remat=recipe.remat,
             randomness=randomness,
         )
-        torch.set_grad_enabled(True)
 
     @property
     def taken(self) -> int:

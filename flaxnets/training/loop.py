@@ -76,20 +76,23 @@ class Trainer:
             TrainingError: a loss that is not finite; the step is named.
         """
         waiting: tuple[int, dict[str, jax.Array]] | None = None
-        while self.taken < until and not stopping():
-            whole = self._dispatch.steps
-            fits = self.taken % whole == 0 and self.taken + whole <= until
-            batches = [self._batch(self.taken + i) for i in range(whole if fits else 1)]
-            call = self._several if fits else self._step
-            several = len(batches) > 1
-            given = self._step.put(stack(batches) if several else batches[0], several)
-            self.state, metrics = call(self.state, given)
-            if waiting:  # read one dispatch late, while the device works on the next
+        try:
+            while self.taken < until and not stopping():
+                whole = self._dispatch.steps
+                fits = self.taken % whole == 0 and self.taken + whole <= until
+                batches = [self._batch(self.taken + i) for i in range(whole if fits else 1)]
+                call = self._several if fits else self._step
+                several = len(batches) > 1
+                given = self._step.put(stack(batches) if several else batches[0], several)
+                self.state, metrics = call(self.state, given)
+                before, waiting = waiting, None
+                if before:  # read one dispatch late, while the device works on the next
+                    _report(*before, on_step)
+                waiting = (self.taken, metrics)
+                self.taken += len(batches)
+        finally:  # steps that were taken are told of, even where the next batch cannot be read
+            if waiting:
                 _report(*waiting, on_step)
-            waiting = (self.taken, metrics)
-            self.taken += len(batches)
-        if waiting:
-            _report(*waiting, on_step)
 
 
 def fit(

@@ -81,3 +81,22 @@ def test_too_few_batches(run):
     batch = np.zeros((4, 7), np.float32), np.zeros(4, np.int32)
     with pytest.raises((TrainingError, torch_loop.TrainingError), match="after step 3 of 5"):
         run(batch, 5)
+
+
+def test_unreadable_batch():
+    """A batch that cannot be read ends the run, after the steps before it were told of."""
+    model = flaxnets.create("feedforward", variant="tiny", softmax=False)
+    step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
+    (eaten,) = flaxnets.spec("feedforward", "tiny").inputs(4)
+
+    def batch(number):
+        if number == 2:
+            raise OSError("image 7 is not readable")
+        return np.ones(eaten.shape, np.float32), np.zeros(4, np.int32)
+
+    heard = []
+    trainer = training.Trainer(step, batch)
+    with pytest.raises(OSError, match="image 7"):
+        trainer.advance(5, lambda number, metrics: heard.append(number))
+    assert heard == [1, 2]
+    assert trainer.taken == 2
