@@ -36,16 +36,6 @@ def _no_garbage_among_modules():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _subnormal_numbers():
-    """An earlier test, not known which, leaves subnormal numbers rounded to zero."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture
 def browse(tmp_path):
     """Open a page in Chromium, run a script in it, and give back the page's elements."""
