@@ -30,6 +30,13 @@ def test_parity(rows, check):
     parity.Report([rows[check]]).raise_if_failed()
 
 
+@pytest.mark.xdist_group("one")
+def test_groups_are_kept(request):
+    """Pytest tells pytest-xdist of groups; else every worker would check every pair."""
+    if request.config.getoption("loadgroup", False):
+        assert request.node.nodeid.endswith("@one")
+
+
 @pytest.mark.parametrize("name", flaxnets.names())
 def test_tiny_variant_is_checked(name):
     """The suite covers the small variant of every architecture, and a default of usual size."""

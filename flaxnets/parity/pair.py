@@ -33,10 +33,10 @@ TORCH_DTYPES = {
 }
 
 
-# Float64 proves semantics, which LLVM's optimisation does not change, and without it a program
-# compiles in a third of the time; convolutions in float64 are loops that need a little of it.
-# What optimised code does is seen by `compiled`, `float32` and `bfloat16`, whatever XLA_FLAGS
-# says: these are XLA's defaults.
+# Float64 proves semantics, which LLVM's optimisation does not change, and without it a step
+# compiles in half the time; convolutions in float64 are loops that need a little of it. What
+# optimised code does is seen by `compiled`, `float32` and `bfloat16`, whatever XLA_FLAGS says:
+# these are XLA's defaults.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 OF_CONVOLUTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
@@ -119,8 +119,8 @@ class Pair:
             optimised: whether as users compile it.
         """
         if name not in self._compiled:
-            images = any("c" in description.axes for description in self.inputs)
-            unoptimised = OF_CONVOLUTIONS if images else UNOPTIMISED
+            kernels = any(weight.ndim > 2 for weight in self.weights.values())
+            unoptimised = OF_CONVOLUTIONS if kernels else UNOPTIMISED
             options = OPTIMISED if optimised else unoptimised
             on_cpu = jax.default_backend() == "cpu"
             self._compiled[name] = jax.jit(function, compiler_options=options if on_cpu else None)
