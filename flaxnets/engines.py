@@ -21,6 +21,7 @@ from flaxnets.bridge.convert import as_numpy
 from flaxnets.data import Dataset, Resident, batches, fits
 from flaxnets.data.stream import stream
 from flaxnets.evaluation import Call
+from flaxnets.layers import kernels_taken
 from flaxnets.recipe import Recipe
 from flaxnets.training import Phase, Trainer, TrainStep, clipping, dispatch, objectives, optimizers
 from flaxnets.training import mesh as meshes
@@ -43,6 +44,10 @@ class Engine(Protocol):
     @property
     def taken(self) -> int:
         """How many steps were taken."""
+
+    @property
+    def kernels(self) -> set[str]:
+        """What attention was computed with, where that is known."""
 
     def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
         """Take steps until there are so many, or until it is time to stop."""
@@ -115,6 +120,7 @@ class FlaxEngine:
             mesh=mesh,
         )
         self._given = _Batches(chosen, recipe, mesh)
+        self._kernels: set[str] = set()
         first = self._step.put(self._given(0))
         if told:
             self._dispatch = dispatch.Dispatch(*told["dispatch"])
@@ -123,7 +129,8 @@ class FlaxEngine:
         elif jax.process_count() > 1:  # which would have to choose the same
             self._dispatch = dispatch.SINGLE
         else:
-            self._dispatch = dispatch.choose(self._step, first)
+            with kernels_taken(self._kernels):
+                self._dispatch = dispatch.choose(self._step, first)
         self._trainer = Trainer(self._step, self._given, self._dispatch)
         self._predict: Predictor | None = None
 
@@ -131,8 +138,13 @@ class FlaxEngine:
     def taken(self) -> int:
         return self._trainer.taken
 
+    @property
+    def kernels(self) -> set[str]:
+        return self._kernels
+
     def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
-        self._trainer.advance(until, on_step, stopping)
+        with kernels_taken(self._kernels):
+            self._trainer.advance(until, on_step, stopping)
 
     def like(self) -> Any:
         shardings = self._step.shardings or jax.tree.map(lambda x: x.sharding, self._trainer.state)
@@ -269,6 +281,10 @@ class TorchEngine:
     @property
     def taken(self) -> int:
         return self._trainer.taken
+
+    @property
+    def kernels(self) -> set[str]:
+        return set()
 
     def advance(self, until: int, on_step: Heard, stopping: Callable[[], bool]) -> None:
         try:

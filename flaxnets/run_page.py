@@ -94,8 +94,8 @@ def page(folder: Path) -> str:
         folder: of the run: `spec.json` and `metrics.jsonl` as `flaxnets.run` leaves them;
             `run.json`, pictures (`*.png`) and `examples.txt` where they are there. `run.json`
             may hold `name`, `backend`, `command`, `recipe`, `versions`, `hardware`,
-            `time_to_first_step` (seconds), `steps_per_second`, `dispatch`, `attention`,
-            `resumed` (steps) and `digest`.
+            `time_to_first_step` (seconds), `engine` (with its `dispatch`), `attention` (the
+            kernels taken) and `resumed` (steps).
 
     Raises:
         TrainingError: a file of the run that is not what it should be.
@@ -160,7 +160,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _summary(metrics: _Metrics, run: Mapping[str, Any]) -> str:
     said = [f"{metrics.steps} step{'s' * (metrics.steps != 1)}"]
-    if speed := run.get("steps_per_second") or metrics.speed:
+    if speed := metrics.speed:
         said.append(f"{speed:.4g} steps a second")
     first = run.get("time_to_first_step") or metrics.seconds.get(1)
     if first is not None:
@@ -262,9 +262,9 @@ def _examples(folder: Path) -> str:
 
 
 def _facts(run: Mapping[str, Any]) -> str:
-    facts = {name: run.get(name) for name in ("command", "dispatch", "attention", "digest")}
-    facts |= run.get("hardware", {})
-    known = {name: str(value) for name, value in facts.items() if value}
+    facts = {"command": run.get("command"), "attention": run.get("attention")}
+    facts |= run.get("engine", {}) | run.get("hardware", {})
+    known = {name: _value(value) for name, value in facts.items() if value}
     return f"<h2>Run</h2>{definitions(known)}" if known else ""
 
 

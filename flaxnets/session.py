@@ -257,6 +257,8 @@ class Session:
         now = time.perf_counter()
         if "time_to_first_step" not in self.facts:
             self.facts["time_to_first_step"] = round(now - self.began, 3)
+            if kernels := self.engine.kernels:
+                self.facts["attention"] = sorted(kernels)
             self._tell()
             if self.place.profile:
                 jax.profiler.start_trace(self.out / "profile")

@@ -7,7 +7,7 @@ import pytest
 
 import flaxnets
 from flaxnets import bridge, data, specs, training
-from flaxnets.run import Recipe, train
+from flaxnets.run import Place, Recipe, train
 from flaxnets.training.loop import TrainingError
 
 SPEC = flaxnets.spec("lenet", image_size=16)
@@ -122,6 +122,20 @@ def test_every_architecture_trains(tmp_path, name):
         assert pictures == {"loss.png"} | wanted.get(spec.task, set())
         assert (outcome.out / "examples.txt").exists() == reads == bool(outcome.examples)
         assert "</html>" in (outcome.out / "report.html").read_text()
+
+
+def test_trace_and_events(tmp_path):
+    """A run leaves a trace of its steps and event files where asked to, and says what it took."""
+    spec = flaxnets.spec("transformer", **TINY["transformer"])
+    place = Place(profile=True, tensorboard=True)
+    train(spec, Recipe(steps=30, steps_per_dispatch=1), tmp_path / "run", place)
+    (trace,) = (tmp_path / "run" / "profile").rglob("*.xplane.pb")
+    assert b"jit_pure" in trace.read_bytes()  # the step by its name
+    (events,) = (tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*")
+    assert events.read_bytes().count(b"loss") >= 30
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["attention"] == ["xla"]
+    assert facts["engine"] == {"dispatch": [1, "single"]}
 
 
 @pytest.mark.parametrize("name", ["vae", "lstm_tagger"])

@@ -21,11 +21,9 @@ RUN = {
     "versions": {"jax": "0.10.1"},
     "hardware": {"platform": "cpu", "devices": "1 x cpu"},
     "time_to_first_step": 5.75,
-    "steps_per_second": 171.3,
-    "dispatch": "single steps",
-    "attention": "xla",
+    "engine": {"dispatch": [32, "scan"]},
+    "attention": ["xla"],
     "resumed": [20],
-    "digest": "abcdef",
 }
 
 
@@ -81,14 +79,14 @@ def test_content(folder):
     """What each file says is on the page, once, and as text."""
     page = run_page.page(folder)
     assert "<h1>lenet (torch)</h1>" in page
-    assert "40 steps, 171.3 steps a second, 5.75 s to the first step." in page
+    assert "40 steps, 4 steps a second, 5.75 s to the first step." in page
     captions = re.findall(r"<figcaption>([^<]*?) ?<", page)
     assert captions == ["loss, logarithmic", "accuracy", "learning rate", "confusion"]
     assert "Dotted lines: resumed at step 20." in page
     assert "&lt;one&gt; -&gt; two (right)</pre>" in page
-    for name in ("command", "dispatch", "attention", "digest"):
-        assert f"<dt>{name}</dt><dd>{RUN[name]}</dd>" in page
-    assert "<dt>devices</dt><dd>1 x cpu</dd>" in page
+    told = {"dispatch": "32, scan", "attention": "xla", "devices": "1 x cpu"}
+    for name, value in {"command": RUN["command"], **told}.items():
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
     cells = dict(re.findall(r'<th scope="row">([^<]*)</th><td>([^<]*)</td>', page))
     assert cells == {
         "accuracy": "82.40%",

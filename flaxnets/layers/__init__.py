@@ -47,6 +47,7 @@ from flaxnets.layers.attention import (
     attend,
     attention_kernel,
     attention_weights,
+    kernels_taken,
 )
 from flaxnets.layers.conv import Conv1d, Conv2d, Conv3d
 from flaxnets.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -185,6 +186,7 @@ __all__ = [
     "attend",
     "attention_kernel",
     "attention_weights",
+    "kernels_taken",
     "Transformer",
     "TransformerEncoder",
     "TransformerEncoderLayer",

@@ -3,9 +3,11 @@
 Axes: b batch, t queries, s keys and values, h heads, d features of a head, e k v features.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import jax
@@ -18,6 +20,28 @@ from jaxtyping import Array, Bool, Float
 
 from flaxnets.layers.dropout import Dropout
 from flaxnets.layers.linear import Linear
+
+_taken: ContextVar[set[str] | None] = ContextVar("_taken", default=None)
+
+
+@contextlib.contextmanager
+def kernels_taken(taken: set[str]) -> Iterator[None]:
+    """While open, gathers the names of the kernels that `attend` computes, or is traced, with.
+
+    Args:
+        taken: gets the names, see `attention_kernel`.
+
+    >>> taken = set()
+    >>> with kernels_taken(taken):
+    ...     _ = attend(*3 * [jnp.ones((1, 2, 1, 8))])
+    >>> taken
+    {'xla'}
+    """
+    before = _taken.set(taken)
+    try:
+        yield
+    finally:
+        _taken.reset(before)
 
 
 def attend(
@@ -66,10 +90,17 @@ def attend(
             is_causal = False
         looks = mask.any(-1, keepdims=True)
         mask = mask | ~looks
+    kernel = attention_kernel(
+        query.shape,
+        key.shape,
+        query.dtype,
+        masked=mask is not None,
+        biased=bias is not None,
+        dropout=dropout,
+    )
+    if (taken := _taken.get()) is not None:
+        taken.add(kernel)
     if dropout == 0 and query.dtype != jnp.float64:
-        kernel = attention_kernel(
-            query.shape, key.shape, query.dtype, masked=mask is not None, biased=bias is not None
-        )
         compute = _cudnn if kernel == "cudnn" else _xla
         y = compute(query, key, value, bias, mask, is_causal)
     else:
