@@ -98,7 +98,7 @@ def _torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
     }
 
 
-def _tied(model: nnx.Module) -> dict[str, str]:
+def tied(model: nnx.Module) -> dict[str, str]:
     """What torch holds under two names and Flax once: the copy's name and the weight's."""
     return {
         _join(prefix, copy): _join(prefix, weight)
@@ -147,7 +147,7 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
         array = _arrange(np.asarray(value), entry.leaf.to_torch())
         state[entry.name] = array.astype(entry.leaf.torch_dtype or array.dtype)
     if given is None:
-        state |= {copy: state[weight] for copy, weight in _tied(model).items()}
+        state |= {copy: state[weight] for copy, weight in tied(model).items()}
     return state
 
 
@@ -172,7 +172,7 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
     findings = []
-    for copy, source in _tied(model).items():
+    for copy, source in tied(model).items():
         if copy in arrays and source in arrays and not _same(arrays.pop(copy), arrays[source]):
             findings.append(f"{copy} differs from {source}, to which it is tied")
     for name in known - arrays.keys():
