@@ -46,7 +46,7 @@ def to_jax(tensor: torch.Tensor, copy: Copy = "warn", name: str = "the tensor") 
         kind = tensor.device.type if tensor.device.type == "meta" else str(tensor.layout)
         raise SwapError(f"{name} is {kind} and has no values in memory; give a dense tensor")
     reasons = []
-    if not jax.config.jax_enable_x64:
+    if not has_x64():
         if tensor.dtype in WIDE:
             raise SwapError(f"{name} is {tensor.dtype}, which JAX has under jax.enable_x64 alone")
         if tensor.dtype == torch.int64:
@@ -100,6 +100,16 @@ def to_torch(array: jax.Array, name: str = "the array") -> torch.Tensor:
         raise SwapError(
             f"{name} ({array.dtype}) cannot be shared with torch: {str(error).splitlines()[0]}"
         ) from None
+
+
+def has_x64() -> bool:
+    """Whether JAX has numbers of 64 bits at the moment.
+
+    >>> with jax.enable_x64(True):
+    ...     has_x64()
+    True
+    """
+    return jax.dtypes.canonicalize_dtype(jnp.dtype("int64")) == jnp.dtype("int64")
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:

@@ -129,7 +129,7 @@ class _Template:
             def function(tensors: Sequence[torch.Tensor]) -> Any:
                 count = len(self.names)
                 state = dict(zip(self.names, tensors[:count], strict=True))
-                state |= {name: state[name].clone() for name in self._buffers}
+                state |= {name: state[name].detach().clone() for name in self._buffers}
                 args, kwargs = jax.tree.unflatten(tree, tensors[count:])
                 with self._one_at_a_time:
                     for part in self._module.modules():

@@ -158,7 +158,9 @@ class FlaxModule(nn.Module):
             self._calls[key] = self._call(*key)
         seed = SEED if self._modal and not training else torch.randint(*SEEDS, dtype=torch.int32)
         # What is written to after the call must not be what its gradient remembers.
-        held = [x.to(torch.int32 if x.dtype == torch.int64 else None, copy=True) for x in statistics]
+        held = [
+            x.to(torch.int32 if x.dtype == torch.int64 else None, copy=True) for x in statistics
+        ]
         outputs, after = self._calls[key]([*params, *held, seed, *given])
         with torch.no_grad():
             for value, new in zip(statistics, after, strict=bool(training)):
@@ -262,8 +264,9 @@ def _has_modes(part: nnx.Module) -> bool:
 
 
 def _cast(array: jax.Array, narrow: torch.dtype | None) -> jax.Array:
-    real = narrow is not None and jnp.issubdtype(array.dtype, jnp.floating)
-    return array.astype(jax_dtype(narrow)) if real else array
+    if narrow is None or not jnp.issubdtype(array.dtype, jnp.floating):
+        return array
+    return array.astype(jax_dtype(narrow))
 
 
 def _narrow(params: Sequence[torch.Tensor], given: Sequence[torch.Tensor]) -> torch.dtype | None:

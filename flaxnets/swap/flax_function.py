@@ -20,7 +20,8 @@ def flax_function(function: Callable, *, copy: Copy = "warn") -> Callable:
     Args:
         function: of arrays in any pytree of positional and keyword arguments, pure; returns a
             pytree of arrays. Arguments that are no tensors are constants.
-        copy: what happens to an argument whose memory cannot be shared, see `to_jax`.
+        copy: what happens to an argument whose memory cannot be shared, see `to_jax`; a gradient
+            that repeats one number, as that of a sum, is copied in any case.
 
     Raises:
         SwapError: when called, an argument that JAX cannot take.
@@ -163,7 +164,7 @@ class Call:
                 return vjp(list(cotangents)), ()
 
             names = [*self.names, *(f"the gradient of output {i}" for i in range(outputs))]
-            self._gradients[wanted] = Call(function, names, self.copy, len(self._lasting))
+            self._gradients[wanted] = Call(function, names, "allow", len(self._lasting))
         return self._gradients[wanted]
 
     def _real(self, wanted: tuple[int, ...], given: Sequence[jax.Array]) -> Callable:
@@ -238,7 +239,7 @@ class _Differentiable(torch.autograd.Function):
             flat, beside = (list(map(to_torch, leaves)) for leaves, _ in found)
         ctx.call, ctx.wanted, ctx.count = call, wanted, len(tensors)
         ctx.real = [output.is_floating_point() or output.is_complex() for output in flat]
-        holder = torch.empty(0)
+        holder: Any = torch.empty(0)
         holder.residuals = residuals
         ctx.save_for_backward(*tensors, holder)
         integers = [x for x, real in zip(flat, ctx.real, strict=True) if not real]
@@ -254,8 +255,7 @@ class _Differentiable(torch.autograd.Function):
             found, _ = call.gradient(ctx.wanted, len(given))([*tensors, *given])
         else:
             with _precision(tensors):
-                names = (f"the gradient of output {i}" for i in range(len(given)))
-                arrays = [to_jax(x, call.copy, n) for x, n in zip(given, names, strict=True)]
+                arrays = [to_jax(x, "allow") for x in given]
                 found = call.backward(ctx.count, residuals, *call.arrays(tensors), *arrays)
                 found = list(map(to_torch, found))
         gradients: list[torch.Tensor | None] = [None] * ctx.count

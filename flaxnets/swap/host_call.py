@@ -103,30 +103,30 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-class _Structure(ctypes.Structure):
-    """The beginning of every structure of the interface, xla/ffi/api/c_api.h."""
-
-    _fields_ = (("struct_size", ctypes.c_size_t), ("extension_start", ctypes.c_void_p))
+# Structures of xla/ffi/api/c_api.h, up to the last field that is read here; most begin with HEAD.
+HEAD = (("struct_size", ctypes.c_size_t), ("extension_start", ctypes.c_void_p))
 
 
-class _Version(_Structure):
-    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int))
+class _Version(ctypes.Structure):
+    _fields_ = (*HEAD, ("major", ctypes.c_int), ("minor", ctypes.c_int))
 
 
-class _Api(_Structure):
+class _Api(ctypes.Structure):
     _fields_ = (
+        *HEAD,
         ("version", _Version),
         ("internal", ctypes.c_void_p),
         ("create_error", ctypes.c_void_p),
     )
 
 
-class _ErrorArguments(_Structure):
-    _fields_ = (("message", ctypes.c_char_p), ("code", ctypes.c_int))
+class _ErrorArguments(ctypes.Structure):
+    _fields_ = (*HEAD, ("message", ctypes.c_char_p), ("code", ctypes.c_int))
 
 
-class _Buffer(_Structure):
+class _Buffer(ctypes.Structure):
     _fields_ = (
+        *HEAD,
         ("dtype", ctypes.c_int),
         ("data", ctypes.c_void_p),
         ("rank", ctypes.c_int64),
@@ -144,8 +144,9 @@ class _Buffer(_Structure):
         return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
-class _Buffers(_Structure):
+class _Buffers(ctypes.Structure):
     _fields_ = (
+        *HEAD,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("entries", ctypes.POINTER(ctypes.POINTER(_Buffer))),
@@ -160,8 +161,9 @@ class _Scalar(ctypes.Structure):
     _fields_ = (("dtype", ctypes.c_int), ("value", ctypes.POINTER(ctypes.c_int64)))
 
 
-class _Attributes(_Structure):
+class _Attributes(ctypes.Structure):
     _fields_ = (
+        *HEAD,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("names", ctypes.c_void_p),
@@ -169,8 +171,9 @@ class _Attributes(_Structure):
     )
 
 
-class _Frame(_Structure):
+class _Frame(ctypes.Structure):
     _fields_ = (
+        *HEAD,
         ("api", ctypes.POINTER(_Api)),
         ("context", ctypes.c_void_p),
         ("stage", ctypes.c_int),
@@ -216,9 +219,11 @@ def _handle(pointer):
                     f"and had {tuple(place.shape)} when it was compiled"
                 )
             if place.dtype != output.dtype and not torch.equal(output.to(place.dtype), output):
-                raise ValueError(f"output {index} holds {output.dtype} values that {place.dtype} lacks")
+                raise ValueError(
+                    f"output {index} holds {output.dtype} values that {place.dtype} lacks"
+                )
             place.copy_(output)
-    except Exception as error:  # noqa: BLE001 (nobody above could catch it)
+    except Exception as error:  # nobody above could catch it
         line = f"{type(error).__name__}: {error}".encode()
         told = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, line, INTERNAL)
         create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(frame.api.contents.create_error)
@@ -229,4 +234,3 @@ def _handle(pointer):
 
 
 jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(_handle), platform="cpu")
-

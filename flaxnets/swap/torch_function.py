@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flaxnets.swap.arrays import SwapError, jax_dtype, torch_dtype
+from flaxnets.swap.arrays import SwapError, has_x64, jax_dtype, torch_dtype
 from flaxnets.swap.host_call import host_call
 
 
@@ -89,7 +89,7 @@ class Host:
         Raises:
             SwapError: something that is no tensor, or float64 without x64.
         """
-        wide = jax.config.jax_enable_x64
+        wide = has_x64()
         key = wide, *((array.shape, array.dtype) for array in arrays)
         if key not in self._tried:
             ones = [torch.ones(x.shape, dtype=torch_dtype(x.dtype)) for x in arrays]
@@ -117,14 +117,19 @@ class Host:
                     wanted = [x.requires_grad_() for x in given if x.is_floating_point()]
                     outputs = jax.tree.leaves(self._applied(given))
                     real = [x for x in outputs if x.is_floating_point()]
-                    pairs = zip(real, tensors[count:], strict=True)
-                    pairs = [(x, cotangent) for x, cotangent in pairs if x.requires_grad]
+                    cotangents = tensors[count:]
+                    pairs = [
+                        (x, cotangent)
+                        for x, cotangent in zip(real, cotangents, strict=True)
+                        if x.requires_grad
+                    ]
                     if not pairs or not wanted:
                         return [torch.zeros_like(x) for x in wanted]
                     outputs, cotangents = map(list, zip(*pairs, strict=True))
-                    return torch.autograd.grad(
+                    found = torch.autograd.grad(
                         outputs, wanted, cotangents, create_graph=again, materialize_grads=True
                     )
+                    return list(found)
 
             self._gradients[count] = Host(function)
         return self._gradients[count]
