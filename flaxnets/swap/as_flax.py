@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -54,7 +54,9 @@ class TorchModule(nnx.Module):
         self.deterministic = self.use_running_average = not module.training
         self._template = nnx.static(_Template(module))
         params = dict(module.named_parameters())
-        for name, value in {**params, **dict(module.named_buffers())}.items():
+        values = params | dict(module.named_buffers())
+        for name in self._template.names:
+            value = values[name]
             if value.device.type == "meta":
                 raise SwapError(f"{name} is meta and has no values; give the module some")
             owner: Any = self
@@ -103,6 +105,11 @@ class TorchModule(nnx.Module):
             variable[...] = value.astype(variable.dtype)
         return outputs
 
+    @property
+    def tied_weights(self) -> dict[str, str]:
+        """Names under which torch holds a weight once more, for the bridge."""
+        return self._template.tied
+
     def _variable(self, name: str) -> nnx.Variable:
         owner: Any = self
         for step in name.split("."):
@@ -116,8 +123,15 @@ class _Template:
     def __init__(self, module: nn.Module) -> None:
         self.kind = type(module).__name__
         self._module = copy.deepcopy(module).to("meta")
-        self._buffers = [name for name, _ in module.named_buffers()]
+        kept = module.state_dict()
+        self._buffers = [name for name, _ in module.named_buffers() if name in kept]
+        self._constants = {
+            k: v.detach().clone() for k, v in module.named_buffers() if k not in kept
+        }
         self.names = [name for name, _ in module.named_parameters()] + self._buffers
+        first = {id(value): name for name, value in _named(module, True)}
+        everywhere = ((name, first[id(value)]) for name, value in _named(module, False))
+        self.tied = {name: source for name, source in everywhere if name != source}
         self._hosts: dict[Any, Host] = {}
         self._one_at_a_time = threading.Lock()  # a module's weights are swapped while it computes
 
@@ -130,14 +144,21 @@ class _Template:
                 count = len(self.names)
                 state = dict(zip(self.names, tensors[:count], strict=True))
                 state |= {name: state[name].detach().clone() for name in self._buffers}
+                whole = state | self._constants
+                whole |= {name: whole[source] for name, source in self.tied.items()}
                 args, kwargs = jax.tree.unflatten(tree, tensors[count:])
                 with self._one_at_a_time:
                     for part in self._module.modules():
                         normalises = hasattr(part, "running_mean")
                         part.training = not (use_running_average if normalises else deterministic)
-                    outputs = torch.func.functional_call(self._module, state, args, kwargs)
+                    outputs = torch.func.functional_call(self._module, whole, args, kwargs)
                 training = not (deterministic and use_running_average)
                 return outputs, {name: state[name] for name in self._buffers if training}
 
             self._hosts[key] = Host(function, draws=True)
         return self._hosts[key]
+
+
+def _named(module: nn.Module, once: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=once)
+    yield from module.named_buffers(remove_duplicate=once)

@@ -14,6 +14,7 @@ from flax import nnx
 from torch import nn
 
 from flaxnets.bridge.convert import entries, modules, state_dict, tied
+from flaxnets.swap import opaque
 from flaxnets.swap.arrays import Copy, SwapError, jax_dtype
 from flaxnets.swap.flax_function import Call, Form, taken_apart
 from torch_ref.arrays import tensor
@@ -118,10 +119,15 @@ class FlaxModule(nn.Module):
         self._params = [entry for entry in weights if isinstance(entry.variable, nnx.Param)]
         self._statistics = [entry for entry in weights if entry not in self._params]
         self._modal = [(path, name) for path, name, part in modules(model) if _has_modes(part)]
+        self._has_generator = bool(jax.tree.leaves(nnx.state(model, nnx.RngState)))
         self._calls: dict[Hashable, Call] = {}
+        self._number = opaque.number(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model computes."""
+        plain = not kwargs and all(isinstance(x, torch.Tensor) for x in args)
+        if torch.compiler.is_compiling() and plain:
+            return self._compiled(*args)
         return self._compute("__call__", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -138,6 +144,11 @@ class FlaxModule(nn.Module):
         """All but what is compiled."""
         return self.__dict__ | {"_calls": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A module of its own."""
+        super().__setstate__(state)
+        self._number = opaque.number(self)
+
     def extra_repr(self) -> str:
         """The model's class."""
         return f"{type(self.model).__name__} in JAX"
@@ -145,29 +156,57 @@ class FlaxModule(nn.Module):
     def _compute_by_name(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._compute(method, args, kwargs)
 
-    @torch.compiler.disable  # opaque to torch.compile, which compiles what is around it
+    @torch.compiler.disable  # what `_compiled` does not do
     def _compute(self, method: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         given, form = taken_apart(args, kwargs)
-        params = [_at(self, entry.name) for entry in self._params]
-        statistics = [_at(self, entry.name) for entry in self._statistics]
+        params, statistics, seed = self._held(method)
         narrow = _narrow(params, given)
-        training = tuple(path for path, name in self._modal if self.get_submodule(name).training)
-        images = tuple(itertools.starmap(self._is_image, enumerate(given)))
-        key = method, form, training, images, narrow
-        if key not in self._calls:
-            self._calls[key] = self._call(*key)
-        seed = SEED if self._modal and not training else torch.randint(*SEEDS, dtype=torch.int32)
-        # What is written to after the call must not be what its gradient remembers.
-        held = [
-            x.to(torch.int32 if x.dtype == torch.int64 else None, copy=True) for x in statistics
-        ]
-        outputs, after = self._calls[key]([*params, *held, seed, *given])
+        training = tuple(self.get_submodule(name).training for _, name in self._modal)
+        call = self._call(
+            method, form, training, tuple(map(self._is_image, given, itertools.count())), narrow
+        )
+        outputs, after = call([*params, *map(_remembered, statistics), seed, *given])
         with torch.no_grad():
-            for value, new in zip(statistics, after, strict=bool(training)):
+            for value, new in zip(statistics, after, strict=any(training)):
                 value.copy_(new)
         return outputs
 
-    def _is_image(self, index: int, array: torch.Tensor) -> bool:
+    def _compiled(self, *given: torch.Tensor) -> Any:
+        """The same as one operation of a graph of `torch.compile`'s."""
+        params, statistics, seed = self._held("__call__")
+        narrow = _narrow(params, given)
+        modes = "".join("ET"[self.get_submodule(name).training] for _, name in self._modal)
+        name = "" if narrow is None else str(narrow).removeprefix("torch.")
+        tensors = [*params, *map(_remembered, statistics), seed, *given]
+        found = opaque.compute(tensors, self._number, modes, name, len(given))
+        count = len(found) - (len(statistics) if "T" in modes else 0)
+        with torch.no_grad():
+            for value, new in zip(statistics, found[count:], strict="T" in modes):
+                value.copy_(new)
+        return found[0] if count == 1 else tuple(found[:count])
+
+    def call_of(self, given: Sequence[torch.Tensor], modes: str, narrow: str) -> Call:
+        """The computation of `forward` for plain tensors, for `opaque`."""
+        _, form = taken_apart(tuple(given), {})
+        images = tuple(map(self._is_image, given, itertools.count()))
+        dtype = getattr(torch, narrow) if narrow else None
+        return self._call("__call__", form, tuple(mode == "T" for mode in modes), images, dtype)
+
+    def _held(self, method: str) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+        """Parameters and statistics as they are now, and a seed from torch where one is needed."""
+        params = [_at(self, entry.name) for entry in self._params]
+        statistics = [_at(self, entry.name) for entry in self._statistics]
+        draws = self._has_generator or self._takes_rngs(method)
+        if self._modal and not any(self.get_submodule(name).training for _, name in self._modal):
+            draws = False
+        if not draws:
+            return params, statistics, torch.zeros(2, dtype=torch.int32)
+        return params, statistics, torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32)
+
+    def _takes_rngs(self, method: str) -> bool:
+        return "rngs" in inspect.signature(getattr(self.model, method)).parameters
+
+    def _is_image(self, array: torch.Tensor, index: int) -> bool:
         axes = self._axes[0]
         if axes is None:
             return array.is_floating_point() and array.ndim in (4, 5)
@@ -177,11 +216,25 @@ class FlaxModule(nn.Module):
         self,
         method: str,
         form: Form,
-        training: tuple,
+        modes: tuple[bool, ...],
         images: tuple[bool, ...],
         narrow: torch.dtype | None,
     ) -> Call:
         """The computation of one method for one form of its arguments, in one mode."""
+        key = method, form, modes, images, narrow
+        if key not in self._calls:
+            self._calls[key] = self._new_call(*key)
+        return self._calls[key]
+
+    def _new_call(
+        self,
+        method: str,
+        form: Form,
+        modes: tuple[bool, ...],
+        images: tuple[bool, ...],
+        narrow: torch.dtype | None,
+    ) -> Call:
+        training = [path for (path, _), mode in zip(self._modal, modes, strict=True) if mode]
         model = self.model
         for chosen in (True, False):
             model = nnx.view(
@@ -194,7 +247,7 @@ class FlaxModule(nn.Module):
         flat = nnx.to_flat_state(state)
         weights = [*self._params, *self._statistics]
         places = {entry.path: index for index, entry in enumerate(weights)}
-        takes_rngs = "rngs" in inspect.signature(getattr(model, method)).parameters
+        takes_rngs = self._takes_rngs(method)
 
         def value(number: int, path: tuple, variable: Any, arrays: Sequence, key: jax.Array) -> Any:
             if path in places:
@@ -249,8 +302,9 @@ class FlaxModule(nn.Module):
         return jax.tree.unflatten(tree, leaves)
 
 
-SEEDS = -(2**31), 2**31, (2,)  # the numbers from torch's generator that a key is made of
-SEED = torch.zeros(2, dtype=torch.int32)  # where nothing is drawn
+def _remembered(statistic: torch.Tensor) -> torch.Tensor:
+    """A copy, since a gradient must not remember what is written to after the call."""
+    return statistic.int() if statistic.dtype == torch.int64 else statistic.clone()
 
 
 def _at(module: nn.Module, name: str) -> torch.Tensor:

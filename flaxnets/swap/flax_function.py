@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import torch
 
 from flaxnets.swap.arrays import Copy, SwapError, to_jax, to_torch
+from flaxnets.swap.host_call import inside
 
 
 def flax_function(function: Callable, *, copy: Copy = "warn") -> Callable:
@@ -119,7 +120,13 @@ class Call:
         self.backward = jax.jit(_backward, static_argnums=0)
 
     def __call__(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
-        """The function's two pytrees, of tensors."""
+        """The function's two pytrees, of tensors.
+
+        Raises:
+            SwapError: inside torch code that JAX has called.
+        """
+        if inside():
+            raise SwapError("JAX cannot compute inside torch code that it has called itself")
         wanted: tuple[int, ...] = ()
         if torch.is_grad_enabled():
             wanted = tuple(i for i, tensor in enumerate(tensors) if tensor.requires_grad)
@@ -128,7 +135,7 @@ class Call:
             flat = iter(_Differentiable.apply(self, wanted, trees, *tensors))
             outputs, others = ([next(flat) for _ in range(tree.num_leaves)] for tree in trees)
             return tuple(map(jax.tree.unflatten, trees, (outputs, others)))
-        with _precision(tensors):
+        with precision(tensors):
             return jax.tree.map(to_torch, self.run(*self.arrays(tensors)))
 
     def arrays(self, tensors: Sequence[torch.Tensor]) -> list[jax.Array]:
@@ -232,7 +239,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, call, wanted, trees, *tensors):
-        with _precision(tensors):
+        with precision(tensors):
             outputs, others, residuals = call.forward(wanted, *call.arrays(tensors))
             found = [jax.tree.flatten(tree) for tree in (outputs, others)]
             trees += [tree for _, tree in found]
@@ -254,7 +261,7 @@ class _Differentiable(torch.autograd.Function):
         if torch.is_grad_enabled() or residuals is None:  # to be differentiated, or packed away
             found, _ = call.gradient(ctx.wanted, len(given))([*tensors, *given])
         else:
-            with _precision(tensors):
+            with precision(tensors):
                 arrays = [to_jax(x, "allow") for x in given]
                 found = call.backward(ctx.count, residuals, *call.arrays(tensors), *arrays)
                 found = list(map(to_torch, found))
@@ -272,7 +279,7 @@ def _is_real(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.inexact)
 
 
-def _precision(tensors: Sequence[torch.Tensor]) -> Any:
+def precision(tensors: Sequence[torch.Tensor]) -> Any:
     """JAX's 64 bits where torch computes in them, and the user's own setting elsewhere."""
     wide = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors)
     return jax.enable_x64(True) if wide else contextlib.nullcontext()

@@ -202,10 +202,12 @@ class Seeded(TorchDispatchMode):
                 return x.clone(), torch.ones_like(x, dtype=torch.bool)
             kept = torch.empty_like(x).bernoulli_(1 - p, generator=self.generator).bool()
             return x * kept / (1 - p), kept
-        if not any(argument.name == "generator" for argument in func._schema.arguments):
-            name = f"{func._overloadname}_generator".removeprefix("default_")
-            if torch.Tag.nondeterministic_seeded not in func.tags:
+        told = {argument.name: argument.default_value for argument in func._schema.arguments}
+        if "generator" not in told:
+            told |= dict(zip(told, args, strict=False)) | kwargs
+            if torch.Tag.nondeterministic_seeded not in func.tags or told.get("dropout_p") == 0:
                 return func(*args, **kwargs)
+            name = f"{func._overloadname}_generator".removeprefix("default_")
             if not hasattr(func.overloadpacket, name):
                 raise SwapError(f"{func} draws numbers that no generator can give it")
             func = getattr(func.overloadpacket, name)

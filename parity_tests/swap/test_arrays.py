@@ -93,7 +93,7 @@ def test_x64():
 
 def test_no_torch_dtype():
     """A key of random numbers has no dtype in torch, which is said."""
-    with pytest.raises(swap.SwapError, match="the key .* cannot be shared with torch"):
+    with pytest.raises(swap.SwapError, match=r"the key .* cannot be shared with torch"):
         swap.to_torch(jax.random.key(0), "the key")
 
 
