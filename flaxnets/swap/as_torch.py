@@ -14,6 +14,7 @@ from flax import nnx
 from torch import nn
 
 from flaxnets.bridge.convert import entries, modules, state_dict, tied
+from flaxnets.layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.swap import opaque
 from flaxnets.swap.arrays import Copy, SwapError, jax_dtype
 from flaxnets.swap.flax_function import Call, Form, taken_apart
@@ -43,8 +44,9 @@ def as_torch(
         inputs: the axes of each input of the model, as in "bhwc" or "btf"; those with a c come
             in with their channels second. None takes real inputs of four and five axes for
             images.
-        outputs: of each output, likewise; None takes those that have as many axes as an image
-            among the inputs for images.
+        outputs: of each output, likewise; None takes those for images that have as many axes as
+            an image among the inputs, or as what a convolution of the model in two or three
+            dimensions gives.
         copy: what happens to an input whose memory cannot be shared with JAX: "warn" copies it
             with a `CopyWarning`, "allow" in silence, "never" is an error.
 
@@ -119,6 +121,8 @@ class FlaxModule(nn.Module):
         self._params = [entry for entry in weights if isinstance(entry.variable, nnx.Param)]
         self._statistics = [entry for entry in weights if entry not in self._params]
         self._modal = [(path, name) for path, name, part in modules(model) if _has_modes(part)]
+        dims = {_dims(part) for _, _, part in modules(model)}
+        self._convolved = {count + 2 for count in dims if count > 1}
         self._has_generator = bool(jax.tree.leaves(nnx.state(model, nnx.RngState)))
         self._calls: dict[Hashable, Call] = {}
         self._number = opaque.number(self)
@@ -272,6 +276,7 @@ class FlaxModule(nn.Module):
                 for array, image in zip(arrays[len(weights) + 1 :], images, strict=True)
             ]
             sizes = {array.ndim for array, image in zip(given, images, strict=True) if image}
+            sizes |= self._convolved
             args, kwargs = form.filled(given)
             if takes_rngs:
                 kwargs = {"rngs": nnx.Rngs(key)} | kwargs
@@ -310,6 +315,13 @@ def _remembered(statistic: torch.Tensor) -> torch.Tensor:
 def _at(module: nn.Module, name: str) -> torch.Tensor:
     owner, _, last = name.rpartition(".")
     return getattr(module.get_submodule(owner), last)
+
+
+def _dims(part: nnx.Module) -> int:
+    """Of a convolution, the number of its spatial axes; else 0."""
+    if isinstance(part, ConvTranspose1d | ConvTranspose2d | ConvTranspose3d):
+        return part.dims
+    return len(part.kernel_size) if isinstance(part, nnx.Conv | nnx.ConvTranspose) else 0
 
 
 def _has_modes(part: nnx.Module) -> bool:
