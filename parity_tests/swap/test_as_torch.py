@@ -148,6 +148,16 @@ def test_memory_is_shared(net, images):
         assert array.unsafe_buffer_pointer() == value.data_ptr()
 
 
+def test_parameter_replaced(net, images):
+    """A parameter that is put in another's place is computed with, and so is other memory."""
+    net.eval()
+    net(images)
+    net.fc.bias = torch.nn.Parameter(net.fc.bias.detach() + 1)
+    shifted = net(images)
+    net.fc.bias.data = net.fc.bias.detach() - 1
+    torch.testing.assert_close(net(images), shifted - 1)
+
+
 def test_model_stays(images):
     """Training the torch module leaves the NNX model as it was."""
     model = Net(rngs=nnx.Rngs(0))
