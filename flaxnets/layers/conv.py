@@ -31,27 +31,28 @@ def _convolve(
     kernel: Array,
     stride: tuple[int, ...],
     padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: tuple[int, ...],
+    *,
     rhs_dilation: tuple[int, ...],
     feature_group_count: int,
-    out_sharding: Any,
+    dimension_numbers: lax.ConvDimensionNumbers,
+    lhs_dilation: tuple[int, ...],
     **options: Any,
 ) -> Array:
-    """`lax.conv_general_dilated` as `flax.nnx.Conv` calls it, with the gradients of `strided`."""
-    if max(stride) == 1 or out_sharding is not None:
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            stride,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            feature_group_count=feature_group_count,
-            out_sharding=out_sharding,
-            **options,
-        )
-    pads = ((0, 0),) * len(stride) if isinstance(padding, str) else tuple(map(tuple, padding))
-    return convolve(Window(stride, pads, rhs_dilation, feature_group_count), x, kernel)
+    """`lax.conv_general_dilated`, where a stride is all that is special with fast gradients."""
+    if max(stride) > 1 == max(lhs_dilation) and all(option is None for option in options.values()):
+        pads = ((0, 0),) * len(stride) if isinstance(padding, str) else tuple(map(tuple, padding))
+        return convolve(Window(stride, pads, rhs_dilation, feature_group_count), x, kernel)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        stride,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        **options,
+    )
 
 
 class _Conv(nnx.Conv):
