@@ -150,7 +150,9 @@ class _ConvTranspose(nnx.Module):
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = promote_dtype((x, self.kernel[...], bias))
         batch = x.shape[: -1 - self.dims]
-        y = _conv_transpose(self.strides, x.reshape(math.prod(batch), *spatial, -1), kernel)
+        y = _conv_transpose(
+            self.strides, x.reshape(math.prod(batch), *spatial, x.shape[-1]), kernel
+        )
         y = y.reshape(*batch, *y.shape[1:])
         return y if bias is None else y + bias
 
