@@ -40,7 +40,8 @@ def _convolve(
 ) -> Array:
     """`lax.conv_general_dilated`, where a stride is all that is special with fast gradients."""
     if max(stride) > 1 == max(lhs_dilation) and all(option is None for option in options.values()):
-        pads = ((0, 0),) * len(stride) if isinstance(padding, str) else tuple(map(tuple, padding))
+        ends = [(0, 0)] * len(stride) if isinstance(padding, str) else padding
+        pads = tuple((low, high) for low, high in ends)
         return convolve(Window(stride, pads, rhs_dilation, feature_group_count), x, kernel)
     return lax.conv_general_dilated(
         x,
