@@ -21,11 +21,11 @@ from typing import ClassVar, NamedTuple
 import jax
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
-from jax import lax
 from jaxtyping import Array, Float
 
 from flaxnets.layers.conv import spread
 from flaxnets.layers.init import uniform_fan_in
+from flaxnets.layers.strided import Window, input_gradient, kernel_gradient
 
 
 class Strides(NamedTuple):
@@ -47,30 +47,18 @@ class Strides(NamedTuple):
             )
         )
 
-    def convolve(self, y: Array, kernel: Array) -> Array:
-        """From output to input."""
-        dims = len(self.stride)
-        layout = (0, dims + 1, *range(1, dims + 1))
-        return lax.conv_general_dilated(
-            y,
-            kernel,
-            self.stride,
-            # Pixels that only output_padding added are never read, hence the smaller end.
-            [(p, p - extra) for p, extra in zip(self.padding, self.output_padding, strict=True)],
-            rhs_dilation=self.dilation,
-            dimension_numbers=lax.ConvDimensionNumbers(
-                layout, (dims + 1, dims, *range(dims)), layout
-            ),
-            feature_group_count=self.groups,
-        )
+    @property
+    def window(self) -> Window:
+        """Of the convolution from output to input."""
+        # Pixels that only output_padding added are never read, hence the smaller end.
+        ends = zip(self.padding, self.output_padding, strict=True)
+        padding = tuple((p, p - extra) for p, extra in ends)
+        return Window(self.stride, padding, self.dilation, self.groups)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv_transpose(strides: Strides, x: Array, kernel: Array) -> Array:
-    lengths = strides.lengths(x.shape[1:-1])
-    channels = kernel.shape[-2] * strides.groups
-    y = jax.ShapeDtypeStruct((x.shape[0], *lengths, channels), x.dtype)
-    return jax.linear_transpose(lambda y: strides.convolve(y, kernel), y)(x)[0]
+    return input_gradient(strides.window, x, kernel, strides.lengths(x.shape[1:-1]))
 
 
 def _forward(strides: Strides, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -79,8 +67,8 @@ def _forward(strides: Strides, x: Array, kernel: Array) -> tuple[Array, tuple[Ar
 
 def _backward(strides: Strides, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    (dkernel,) = jax.linear_transpose(lambda kernel: strides.convolve(dy, kernel), kernel)(x)
-    return strides.convolve(dy, kernel), dkernel
+    window = strides.window
+    return window.convolve(dy, kernel), kernel_gradient(window, dy, x, kernel)
 
 
 _conv_transpose.defvjp(_forward, _backward)
@@ -162,7 +150,9 @@ class _ConvTranspose(nnx.Module):
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = promote_dtype((x, self.kernel[...], bias))
         batch = x.shape[: -1 - self.dims]
-        y = _conv_transpose(self.strides, x.reshape(math.prod(batch), *spatial, -1), kernel)
+        y = _conv_transpose(
+            self.strides, x.reshape(math.prod(batch), *spatial, x.shape[-1]), kernel
+        )
         y = y.reshape(*batch, *y.shape[1:])
         return y if bias is None else y + bias
 

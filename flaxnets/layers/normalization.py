@@ -5,10 +5,12 @@ float32 at least. Weights and buffers have torch's names. Axes: b batch, x every
 c channels.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
@@ -31,6 +33,36 @@ def _normalize(x: Array, mean: Array, var: Array, eps: float, weight: Any, bias:
     scale = lax.rsqrt(_wide(var) + eps)
     y = (_wide(x) - mean) * (scale if weight is None else scale * weight[...])
     return (y if bias is None else y + bias[...]).astype(x.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _normalize_batch(
+    eps: float, x: Array, weight: Array | None, bias: Array | None
+) -> tuple[Array, Array, Array]:
+    """Every channel scaled by its own statistics, and these."""
+    mean, var = (m.ravel() for m in _moments(x, range(x.ndim - 1)))
+    return _normalize(x, mean, var, eps, weight, bias), mean, var
+
+
+@_normalize_batch.defjvp
+def _normalize_batch_jvp(eps: float, primals: tuple, tangents: tuple) -> tuple:
+    """Transposed it takes two sums over the batch, where JAX's own derivative takes four."""
+    x, weight, bias = primals
+    dx, dweight, dbias = tangents
+    y, mean, var = _normalize_batch(eps, x, weight, bias)
+    axes = tuple(range(x.ndim - 1))
+    scale = lax.rsqrt(_wide(var) + eps)
+    standard = (_wide(x) - mean) * scale
+    dx = _wide(dx)
+    dmean, along = dx.mean(axes), (standard * dx).mean(axes)
+    gain = scale if weight is None else scale * weight
+    slope, shift = -gain * along, -gain * dmean
+    if dweight is not None:
+        slope += dweight
+    if dbias is not None:
+        shift += dbias
+    dy = gain * dx + standard * slope + shift
+    return (y, mean, var), (dy.astype(y.dtype), dmean, 2 * along / scale)
 
 
 class _Norm(nnx.Module):
@@ -147,15 +179,16 @@ class _BatchNorm(_Norm):
                 f"{type(self).__name__}: input {x.shape} has 1 value a channel, whose variance "
                 "is 0; use a larger batch"
             )
-        mean, var = _moments(x, range(x.ndim - 1))
+        affine = (None if a is None else a[...] for a in (self.weight, self.bias))
+        y, mean, var = _normalize_batch(self.eps, x, *affine)
         if self.track_running_stats:
             tracked = self.num_batches_tracked[...] + 1
             self.num_batches_tracked[...] = tracked
             factor: Any = self.momentum
             if factor is None:
                 factor = 1 / tracked.astype(var.dtype)
-            self._track(mean.ravel(), var.ravel() * (count / (count - 1)), factor)
-        return _normalize(x, mean, var, self.eps, self.weight, self.bias)
+            self._track(mean, var * (count / (count - 1)), factor)
+        return y
 
 
 class BatchNorm1d(_BatchNorm):

@@ -11,6 +11,7 @@ from flax import nnx
 
 from flaxnets import bridge, layers, parity
 from flaxnets.bridge.convert import as_numpy
+from flaxnets.layers import normalization
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
 from torch_ref.arrays import tensor
@@ -53,6 +54,33 @@ def test_batch_and_instance(kind, options):
 def test_batch_of_vectors():
     """BatchNorm1d takes (b, c) too."""
     prove(lambda seed: layers.BatchNorm1d(3), lambda seed: torch.nn.BatchNorm1d(3), (5, 3), "bf")
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_derivatives(affine):
+    """BatchNorm's own derivative is JAX's: forward, reverse, second, and that of its statistics."""
+
+    def plain(x, weight, bias):
+        mean, var = x.mean((0, 1)), x.var((0, 1))
+        y = (x - mean) / jnp.sqrt(var + 0.1)
+        return (y * weight + bias if affine else y), mean, var
+
+    def own(x, weight, bias):
+        return normalization._normalize_batch(0.1, x, *((weight, bias) if affine else (None, None)))
+
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 9)
+        shapes = ((4, 5, 3), (3,), (3,)) * 3
+        drawn = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+        primals, tangents, more = (tuple(drawn[i : i + 3]) for i in (0, 3, 6))
+        results = []
+        for function in (own, plain):
+            y, dy = jax.jvp(function, primals, tangents)
+            reverse = jax.vjp(function, *primals)[1](dy)
+            slope = lambda *args: jax.vjp(function, *args)[1](dy)  # noqa: B023, E731
+            results.append((y, dy, reverse, jax.vjp(slope, *primals)[1](more)))
+        for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
