@@ -122,7 +122,7 @@ def torch_eager(spec: Spec, batches: Sequence[Any]) -> Contender:
     """
     images = any(given.axes == "bhwc" for given in spec.examples(1))
     formats = ("contiguous_format", "channels_last") if images else ("contiguous_format",)
-    return _torch(spec, batches, formats, compiled=False)
+    return _torch(spec, batches, formats)
 
 
 def torch_compile(spec: Spec, batches: Sequence[Any]) -> Contender:
@@ -130,7 +130,18 @@ def torch_compile(spec: Spec, batches: Sequence[Any]) -> Contender:
     return _torch(spec, batches, ("contiguous_format",), compiled=True)
 
 
-def _torch(spec: Spec, batches: Sequence[Any], formats: Sequence[str], compiled: bool) -> Contender:
+def as_torch(spec: Spec, batches: Sequence[Any]) -> Contender:
+    """The loop of a PyTorch user around a network that computes in JAX."""
+    return _torch(spec, batches, ("contiguous_format",), swapped=True)
+
+
+def _torch(
+    spec: Spec,
+    batches: Sequence[Any],
+    formats: Sequence[str],
+    compiled: bool = False,
+    swapped: bool = False,
+) -> Contender:
     import torch
 
     from torch_ref.training import loop, objectives
@@ -151,7 +162,12 @@ def _torch(spec: Spec, batches: Sequence[Any], formats: Sequence[str], compiled:
             images = torch.is_tensor(given) and given.ndim == 4
             return given.contiguous(memory_format=layout) if images else given
 
-        model = flaxnets.build(spec, "torch").train().to(memory_format=layout)
+        if swapped:
+            from flaxnets import swap
+
+            model: Any = swap.as_torch(flaxnets.build(spec), copy="allow")
+        else:
+            model = flaxnets.build(spec, "torch").train().to(memory_format=layout)
         phases = [
             loop.Phase(
                 torch.compile(objective) if compiled else objective,
@@ -205,4 +221,5 @@ CONTENDERS: dict[str, Callable[[Spec, Sequence[Any]], Contender]] = {
     "torch.compile": torch_compile,
     "nnx.jit": nnx_jit,
     "keras": keras,
+    "as_torch": as_torch,
 }

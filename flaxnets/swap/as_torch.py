@@ -20,6 +20,7 @@ from flaxnets.swap.arrays import Copy, SwapError, jax_dtype
 from flaxnets.swap.flax_function import Call, Form, taken_apart
 from torch_ref.arrays import tensor
 
+HELD_BY_TORCH = nnx.Module | nnx.Variable | jax.Array | jax.ShapeDtypeStruct
 MODES = {"deterministic", "use_running_average"}  # what differs between training and evaluation
 
 
@@ -135,14 +136,15 @@ class FlaxModule(nn.Module):
         return self._compute("__call__", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Parameters, buffers and submodules as ever, then the model's own methods."""
+        """What torch holds, as ever; then the model's own methods and plain attributes."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             model = self.__dict__.get("model")
-            if name.startswith("_") or not inspect.isfunction(getattr(type(model), name, None)):
+            found = None if name.startswith("_") else getattr(model, name, None)
+            if found is None or isinstance(found, HELD_BY_TORCH):
                 raise
-        return functools.partial(self._compute_by_name, name)
+        return functools.partial(self._compute_by_name, name) if callable(found) else found
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is compiled."""

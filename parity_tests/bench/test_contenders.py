@@ -21,7 +21,7 @@ def test_torch_forms():
 
 
 @pytest.mark.parametrize("name", ["gan", "lstm_tagger"])
-@pytest.mark.parametrize("contender", ["torch eager", "nnx.jit"])
+@pytest.mark.parametrize("contender", ["torch eager", "nnx.jit", "as_torch"])
 def test_trains_every_kind(name, contender):
     """Two phases with BatchNorm, and several inputs: contenders take whole steps of them."""
     spec = flaxnets.spec(name, "tiny")

@@ -245,6 +245,7 @@ def test_parts_and_methods():
         _close(found, wanted, "encode")
     _close(ours.encoder(image), theirs.encoder(image), "encoder")
     _close(ours.z_mean(ours.flatten(ours.encoder(image))), theirs.encode(image)[0], "z_mean")
+    assert ours.n_latent == theirs.n_latent
     with pytest.raises(AttributeError, match="has no attribute 'encodes'"):
         _ = ours.encodes
 
