@@ -1,6 +1,7 @@
 """A training run leaves its files behind, and they hold what was trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,3 +252,58 @@ def test_data_does_not_fit(tmp_path, name, data_name, message):
     with pytest.raises(data.DataError, match=message):
         train(flaxnets.spec(name), Recipe(data=data_name), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# Of every network, and what can be asked for besides: parts of batches, clipping, an average,
+# a schedule whose length both know.
+HANDED = {
+    "lenet": {"optimizer": "sgd", "lr": 0.01, "clip_value": 0.05, "schedule": "steps"},
+    "vae": {"weight_decay": 0.1, "optimizer": "nadam"},
+    "lstm_tagger": {"optimizer": "radam", "remat": True},
+    "transformer": {
+        "lr": 0.01,
+        "accumulate": 2,
+        "clip_norm": 0.5,
+        "ema": 0.9,
+        "warmup": 2,
+        "schedule": "cosine",
+    },
+    "gan": {"accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("name", HANDED)
+def test_handed_over(tmp_path, name):
+    """A run that changes the backend twice equals those that never do, at every step, in float64.
+
+    One begins in Flax and one in torch, two steps each; the weights at the end agree as well.
+    """
+    spec = flaxnets.spec(name, **TINY[name])
+    images = spec.examples(1)[0].axes == "bhwc"
+    recipe = Recipe(
+        data="digits" if images else None,
+        batch_size=8,
+        precision="float64",
+        schedule_steps=6,
+        steps_per_dispatch=1,
+        **HANDED[name],
+    )
+    runs = {}
+    for chain in (["flax"], ["torch"], ["flax", "torch", "flax"], ["torch", "flax", "torch"]):
+        before = None
+        for number, backend in enumerate(chain):
+            asked = replace(recipe if before is None else Recipe(), backend=backend)
+            out = tmp_path / "-".join(chain) / str(number)
+            train(spec, replace(asked, steps=6 // len(chain)), out, Place(resume=before))
+            before = out
+        lines = [json.loads(line) for line in (before / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [*range(1, 7), 6]
+        losses = [line["loss"] for line in lines[:-1]]
+        runs["-".join(chain)] = losses, bridge.read(before / "model.safetensors")
+    truth, weights = runs["flax"]
+    for losses, ended in runs.values():
+        np.testing.assert_allclose(losses, truth, rtol=1e-10)
+        for key, value in ended.items():
+            gap = np.abs(value - weights[key]).max()
+            assert gap <= 1e-10 * np.abs(weights[key]).max(), key
+    assert len(set(truth)) == 6

@@ -386,6 +386,18 @@ def plateau_of(best: float, bad: int, cooldown: int, rate: float | list[float]) 
     }
 
 
+def plateau_findings(has: bool, told: OptimizerState) -> list[str]:
+    """A ReduceLROnPlateau on one side only.
+
+    >>> plateau_findings(True, OptimizerState(name="sgd", step=1, scheduled=1))
+    ['a plateau is missing, whose schedule goes on here']
+    """
+    if has == (told.plateau is not None):
+        return []
+    where = "missing, whose schedule goes on here" if has else "unexpected; give its schedule"
+    return [f"a plateau is {where}"]
+
+
 def raise_for(findings: list[str]) -> None:
     """One error with all findings, if there are any."""
     if findings:

@@ -27,6 +27,7 @@ from flaxnets.swap.handover import (
     kind_findings,
     option_findings,
     part_findings,
+    plateau_findings,
     plateau_of,
     raise_for,
 )
@@ -108,8 +109,7 @@ def restore(
             continue
         if len(told.groups) == 1:
             wrong += option_findings(json_of(_numbers(options.get(part) or {}, 0)), told.groups[0])
-        if (told.plateau is None) != (_plateau(state) is None):
-            wrong.append(f"a plateau is {'un' if told.plateau else ''}expected of the schedule")
+        wrong += plateau_findings(_plateau(state) is not None, told)
         if not wrong:
             try:
                 after[part] = _renamed(before, _loaded(own, part, state, told))

@@ -18,6 +18,7 @@ from flaxnets.swap.handover import (
     kind_findings,
     option_findings,
     part_findings,
+    plateau_findings,
     plateau_of,
     raise_for,
 )
@@ -51,6 +52,8 @@ def capture(
     found = {}
     for part, optimizer in optimizers.items():
         raise_for(_strangers(optimizer, names))
+        for group in optimizer.param_groups:
+            _slots_of(optimizer, group)  # which an optimizer without a neutral form has not
         slots = {
             f"{names[parameter]}.{slot}": as_numpy(torch.as_tensor(value)).copy()
             for parameter, own in optimizer.state.items()
@@ -172,9 +175,8 @@ def _group_findings(
 
 
 def _schedule_findings(scheduler: Any, told: OptimizerState) -> list[str]:
-    wanted = isinstance(scheduler, ReduceLROnPlateau)
-    if wanted != (told.plateau is not None):
-        return [f"a plateau is {'' if wanted else 'un'}expected of the schedule"]
+    if wrong := plateau_findings(isinstance(scheduler, ReduceLROnPlateau), told):
+        return wrong
     if scheduler is not None and scheduler.last_epoch:
         return [f"the scheduler has taken {scheduler.last_epoch} steps; give a new one"]
     return []
@@ -220,7 +222,7 @@ def _slots_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> set
     alone.grad = torch.zeros(1)
     try:
         probe: Any = type(optimizer)([alone])  # type: ignore[call-arg]
-        settings = {name: value for name, value in group.items() if name != "params"}
+        settings = {name: value for name, value in group.items() if name not in ("params", *FREE)}
         probe.param_groups[0].update(settings)
         probe.step()
     except (TypeError, RuntimeError):
