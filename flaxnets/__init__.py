@@ -119,9 +119,7 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
     (dtype,) = {value.dtype.name for value in state.values() if value.dtype.kind in "fV"}
     model = convert.in_dtype(model, dtype)
     bridge.load_state_dict(model, state)
-    return nnx.view(
-        model, deterministic=True, use_running_average=True, raise_if_not_found=False
-    )
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def _opened(model: Any, file: Path) -> Any:

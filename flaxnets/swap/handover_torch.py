@@ -143,12 +143,17 @@ def _strangers(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, st
 
 
 def _weight_findings(model: nn.Module, weights: Mapping[str, np.ndarray]) -> list[str]:
-    own = {name: as_numpy(value) for name, value in model.state_dict().items()}
+    own = model.state_dict()
     findings = [f"missing {name}" for name in own.keys() - weights.keys()]
     findings += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     for name in own.keys() & weights.keys():
-        findings += _misfits(name, weights[name], own[name].shape, own[name].dtype)
+        findings += _misfits(name, weights[name], tuple(own[name].shape), _dtype(own[name]))
     return findings
+
+
+def _dtype(value: torch.Tensor) -> np.dtype:
+    """NumPy's dtype of a tensor, which stays where it is."""
+    return as_numpy(torch.zeros((), dtype=value.dtype)).dtype
 
 
 def _group_findings(
@@ -200,7 +205,7 @@ def _fitted(
                 continue  # before its first step torch has nothing
             findings += [f"missing {slot} of {name}" for slot in wanted - own.keys()]
             findings += [f"unexpected {slot} of {name}" for slot in own.keys() - wanted]
-            dtype = as_numpy(parameter[:0] if parameter.dim() else parameter).dtype
+            dtype = _dtype(parameter)
             for slot, value in own.items():
                 if value.ndim or (parameter.dim() == 0 and slot not in ("step", "mu_product")):
                     label = f"{slot} of {name}"

@@ -92,13 +92,13 @@ class FlaxScript:
     def train(self, until):
         losses = []
         with jax.enable_x64(True):
-            for self.step in range(self.step, until):
+            while self.step < until:
                 x, y = INPUTS[self.step], TARGETS[self.step]
                 state = nnx.state(self.model)
                 loss, state, self.state = self.update(state, self.state, x, y, self.step)
                 nnx.update(self.model, state)
                 losses.append(float(loss))
-        self.step = until
+                self.step += 1
         return losses
 
     def save(self, folder):
@@ -122,7 +122,7 @@ class TorchScript:
 
     def train(self, until):
         losses = []
-        for self.step in range(self.step, until):
+        while self.step < until:
             x, y = torch.tensor(INPUTS[self.step]), torch.tensor(TARGETS[self.step])
             self.optimizer.zero_grad()
             with replay(fold_in(key(SEED), self.step)):
@@ -138,7 +138,7 @@ class TorchScript:
             elif self.scheduler is not None:
                 self.scheduler.step()
             losses.append(loss.item())
-        self.step = until
+            self.step += 1
         return losses
 
     def save(self, folder):
@@ -209,7 +209,7 @@ def test_methods(tmp_path, name):
     ids=["adam", "adamw", "sgd", "adam with a schedule"],
 )
 def test_optax(tmp_path, optimizer, method):
-    """optax's own optimizers go on where torch's stopped, and the other way round."""
+    """Optax's own optimizers go on where torch's stopped, and the other way round."""
     _compare(
         tmp_path,
         _sharing(lambda seed: FlaxScript(optimizer, seed)),

@@ -13,6 +13,7 @@ from flaxnets.swap import handover_flax
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
 from flaxnets.training import optimizers, schedules
 
+
 def _model(seed=0):
     return flaxnets.create("feedforward", variant="tiny", seed=seed)
 
@@ -141,6 +142,5 @@ def test_parts():
     with pytest.raises(HandoverError) as caught:
         handover_flax.restore(model, {"linear1": state}, found, {})
     assert str(caught.value) == (
-        "does not fit: missing optimizer of part 'linear1'; "
-        "unexpected optimizer of the whole model"
+        "does not fit: missing optimizer of part 'linear1'; unexpected optimizer of the whole model"
     )
