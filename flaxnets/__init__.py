@@ -95,6 +95,15 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
     Raises:
         specs.SpecError: a folder that is no run, or that of one that has not finished.
         ValueError: weights that are not the network's.
+
+    >>> import tempfile
+    >>> from flaxnets import bridge
+    >>> run = Path(tempfile.mkdtemp())
+    >>> _ = (run / "spec.json").write_text(spec("mlp").to_json())
+    >>> _ = (run / "run.json").write_text('{"finished": true}')
+    >>> bridge.save(create("mlp"), run / "model.safetensors")
+    >>> load(run, "torch").training
+    False
     """
     path = Path(path)
     try:

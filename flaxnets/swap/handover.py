@@ -28,8 +28,10 @@ FORMAT = 1
 RECORD = "handover.json"
 WEIGHTS, AVERAGE = "model.safetensors", "average.safetensors"
 FAMILY = {"adamw": "adam"}  # optimizers that remember the same
-# Of torch's param_groups: what a schedule sets, and how a step is computed, not what it gives.
-FREE = ("names", "lr", "foreach", "fused", "capturable", "differentiable")
+# Of torch's param_groups: how a step is computed, which changes nothing but rounding, and what a
+# schedule sets.
+COMPUTED = ("foreach", "fused", "capturable", "differentiable")
+FREE = ("names", "lr", *COMPUTED)
 
 
 class HandoverError(bridge.BridgeError):
@@ -138,18 +140,11 @@ def save_handover(
     >>> load_handover(folder, model, state).seed
     7
     """
-    states, schedulers = _by_part(optimizer), _by_part(scheduler)
-    side: Any
-    if _is_flax(model):
-        from flaxnets.swap import handover_flax as side
-
-        given: Any = options or {}
-        parts = given if isinstance(optimizer, dict) else {"": given}
-        weights, found = side.capture(model, states, step, parts)
-    else:
-        from flaxnets.swap import handover_torch as side
-
-        weights, found = side.capture(model, states, step, schedulers)
+    side, about = _side(model, optimizer, scheduler, options)
+    try:
+        weights, found = side.capture(model, _by_part(optimizer), step, about)
+    except bridge.BridgeError as error:
+        raise HandoverError(str(error)) from None
     write(folder, Handover(step=step, weights=weights, optimizers=found, seed=seed))
 
 
@@ -178,20 +173,10 @@ def load_handover(
             hyper-parameter that does not fit; nothing is then changed.
     """
     found = read(folder)
-    states, schedulers = _by_part(optimizer), _by_part(scheduler)
-    side: Any
+    side, about = _side(model, optimizer, scheduler, options)
     try:
-        if _is_flax(model):
-            from flaxnets.swap import handover_flax as side
-
-            given: Any = options or {}
-            parts = given if isinstance(optimizer, dict) else {"": given}
-            after = side.restore(model, states, found, parts)
-        else:
-            from flaxnets.swap import handover_torch as side
-
-            after = side.restore(model, states, found, schedulers)
-    except HandoverError as error:
+        after = side.restore(model, _by_part(optimizer), found, about)
+    except bridge.BridgeError as error:
         raise HandoverError(f"{folder}: {error}") from None
     return Resumed(
         step=found.step,
@@ -207,6 +192,11 @@ def write(folder: str | os.PathLike, state: Handover) -> None:
     Raises:
         HandoverError: a folder that holds something, an array that is not finite.
         OSError: files that cannot be written.
+
+    >>> folder = Path(tempfile.mkdtemp()) / "handover"
+    >>> write(folder, Handover(step=3, weights={"w": np.ones(2)}, optimizers={}))
+    >>> read(folder).step, sorted(path.name for path in folder.iterdir())
+    (3, ['handover.json', 'model.safetensors'])
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -308,10 +298,20 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_flax(model: Any) -> bool:
+def _side(
+    model: Any, optimizer: Any, scheduler: Any, options: Mapping[str, Any] | None
+) -> tuple[Any, dict[str, Any]]:
+    """The module of a model's backend, and what it is told of the optimizers besides."""
     from flax import nnx
 
-    return isinstance(model, nnx.Module)
+    if isinstance(model, nnx.Module):
+        from flaxnets.swap import handover_flax
+
+        whole = isinstance(optimizer, dict)
+        return handover_flax, dict(options or {}) if whole else {"": options or {}}
+    from flaxnets.swap import handover_torch
+
+    return handover_torch, _by_part(scheduler)
 
 
 def _by_part(given: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from flaxnets.bridge.optimizer import (
     steps_taken,
 )
 from flaxnets.swap.handover import (
+    COMPUTED,
     Handover,
     HandoverError,
     OptimizerState,
@@ -33,6 +34,9 @@ from flaxnets.swap.handover import (
 )
 from flaxnets.training.schedules import PlateauState
 from flaxnets.training.update_rules import AdamState, SGDState
+
+# Of optax's own optimizers those that compute what torch's compute.
+OPTAX = (optax.ScaleByAdamState, optax.TraceState, optax.ScaleByScheduleState)
 
 
 def capture(
@@ -103,19 +107,16 @@ def restore(
         own, told, before = _part(model, part), found.optimizers[part], _state(states[part])
         state = _named(before, told.step)
         try:
-            wrong = kind_findings(_kind(state), told)
-        except bridge.BridgeError as error:
+            findings += (wrong := kind_findings(_kind(state), told))
+        except bridge.BridgeError as error:  # no state that is known here
             findings.append(str(error))
             continue
-        if len(told.groups) == 1:
-            wrong += option_findings(json_of(_numbers(options.get(part) or {}, 0)), told.groups[0])
-        wrong += plateau_findings(_plateau(state) is not None, told)
+        findings += _group_findings(json_of(_numbers(options.get(part) or {}, 0)), told)
+        findings += plateau_findings(_plateau(state) is not None, told)
         if not wrong:
-            try:
-                after[part] = _renamed(before, _loaded(own, part, state, told))
-            except bridge.BridgeError as error:
-                wrong.append(str(error))
-        findings += wrong
+            ready, wrong = _loaded(own, part, state, told)
+            after[part] = _renamed(before, ready)
+            findings += wrong
     raise_for(findings)
     bridge.load_state_dict(model, found.weights)
     for part, given in states.items():
@@ -126,50 +127,66 @@ def restore(
     return after
 
 
-def _loaded(own: nnx.Module, part: str, state: Any, told: OptimizerState) -> Any:
-    """An optax state that goes on from a neutral one."""
+def _group_findings(options: Mapping[str, Any], told: OptimizerState) -> list[str]:
+    """Hyper-parameters that differ from these, or between groups, of which optax knows none."""
+    if not told.groups:
+        return []
+    first, *others = told.groups
+    differ = {
+        name
+        for other in others
+        for name, value in other.items()
+        if name not in ("names", *COMPUTED) and value != first.get(name)
+    }
+    return option_findings(options, first) + [
+        f"the {len(told.groups)} param_groups differ in {name}" for name in differ
+    ]
+
+
+def _loaded(own: nnx.Module, part: str, state: Any, told: OptimizerState) -> tuple[Any, list[str]]:
+    """An optax state that goes on from a neutral one, and what is wrong with that."""
     names = [_join(part, name) for name in parameter_names(own)]
     places = {name: index for index, name in enumerate(names)}
     slots: dict[int, dict[str, np.ndarray]] = {}
-    unknown = []
+    findings = []
     for label, value in told.slots.items():
         name, _, slot = label.rpartition(".")
         if name in places:
             slots.setdefault(places[name], {})[slot] = value
         else:
-            unknown.append(f"unexpected {slot} of {name}")
-    if unknown:
-        raise HandoverError("optimizer state does not fit: " + "; ".join(unknown))
+            findings.append(f"unexpected {slot} of {name}")
     torchs = {"state": slots, "param_groups": [{"params": list(range(len(names)))}]}
     counted = any("step" in of_one for of_one in slots.values())
     step = None if counted or _counts(_held(state)) else told.step
-    state = bridge.load_optimizer_state_dict(own, state, torchs, step)
+    try:
+        state = bridge.load_optimizer_state_dict(own, state, torchs, step)
+    except bridge.BridgeError as error:
+        return state, [*findings, str(error).removeprefix("optimizer state does not fit: ")]
+    return _on_plateau(state, told), findings
+
+
+def _on_plateau(state: Any, told: OptimizerState) -> Any:
+    """A state whose ReduceLROnPlateau, if there is one, remembers what it did."""
     if told.plateau is None:
         return state
-    plateau: Any = told.plateau
+    plateau = told.plateau
+    lr = plateau["lr"][0] if isinstance(plateau["lr"], list) else plateau["lr"]
 
-    def on_plateau(node: Any) -> Any:
+    def remember(node: Any) -> Any:
         if not isinstance(node, PlateauState):
             return node
-        lr = plateau["lr"]
-        with jax.enable_x64(True):
-            best = node.best if plateau["best"] is None else plateau["best"]
-            ready = {
-                "lr": lr[0] if isinstance(lr, list) else lr,
-                "best": best,
-                "num_bad_epochs": plateau["num_bad_epochs"],
-                "cooldown_counter": plateau["cooldown_counter"],
-            }
+        known = {**plateau, "lr": lr}
+        if known["best"] is None:
+            known["best"] = node.best
+        with jax.enable_x64(True):  # else numbers in float64 would become float32
             return PlateauState(
-                **{
-                    name: jax.tree.map(
-                        lambda old, value=value: jnp.asarray(value, old.dtype), getattr(node, name)
-                    )
-                    for name, value in ready.items()
-                }
+                *(
+                    jax.tree.map(lambda old, new=known[name]: jnp.asarray(new, old.dtype), field)
+                    for name, field in node._asdict().items()
+                )
             )
 
-    return jax.tree.map(on_plateau, state, is_leaf=lambda x: isinstance(x, PlateauState))
+    return jax.tree.map(remember, state, is_leaf=lambda x: isinstance(x, PlateauState))
 
 
 def _part(model: nnx.Module, part: str) -> nnx.Module:
@@ -189,10 +206,6 @@ def _join(part: str, name: str) -> str:
 def _kind(state: Any) -> str:
     """Torch's name of what a state is of; AdamW's and Adam's are one."""
     return type(_held(state)).__name__.removesuffix("State").lower()
-
-
-# Of optax's own optimizers those that compute what torch's compute.
-OPTAX = (optax.ScaleByAdamState, optax.TraceState, optax.ScaleByScheduleState)
 
 
 def _named(state: Any, step: int) -> Any:
