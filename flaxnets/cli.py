@@ -43,6 +43,8 @@ USAGE = """usage: flaxnets COMMAND [options]
   show NAME                a network's weights under both names, and its cost
   train NAME               train a network; writes metrics, checkpoints, weights, report.html
   train NAME --resume RUN  go on with a run that ended or was stopped
+  train NAME --resume RUN --backend torch --out NEW
+                           go on with it in the other backend
   parity [NAMES ...]       prove the twins equal; exit code 1 if one is not
   parity --mutations       prove that the checks catch planted faults
   convert SRC DST --arch NAME

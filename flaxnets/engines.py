@@ -4,9 +4,10 @@ From one spec and recipe both begin with the same weights, meet the same example
 order and draw the same random numbers.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import jax
@@ -17,12 +18,14 @@ from jax.sharding import Mesh
 
 import flaxnets
 from flaxnets import bridge, specs
-from flaxnets.bridge.convert import as_numpy
-from flaxnets.data import Dataset, Resident, batches, fits
+from flaxnets.bridge.convert import _tied, as_numpy, in_dtype
+from flaxnets.data import Dataset, Lazy, Resident, batches, fits
 from flaxnets.data.stream import stream
 from flaxnets.evaluation import Call
 from flaxnets.layers import kernels_taken
 from flaxnets.recipe import Recipe
+from flaxnets.swap import handover_flax
+from flaxnets.swap.handover import Handover, HandoverError
 from flaxnets.training import Phase, Trainer, TrainStep, clipping, dispatch, objectives, optimizers
 from flaxnets.training import mesh as meshes
 from flaxnets.training import schedules as optax_schedules
@@ -61,6 +64,12 @@ class Engine(Protocol):
     def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
 
+    def handover(self) -> Handover:
+        """The same in a form of neither backend."""
+
+    def take_over(self, found: Handover) -> None:
+        """Go on from what `handover` of either backend gave, of the same spec and recipe."""
+
     def trained(self) -> Trained:
         """The network as it is now."""
 
@@ -75,14 +84,41 @@ def begin(spec: specs.Spec, recipe: Recipe) -> nnx.Module:
         bridge.BridgeError: weights to begin with that are not the network's.
         OSError: a file of weights that cannot be read.
     """
-    model = flaxnets.build(spec, "flax", recipe.seed)
+    if recipe.precision != "float64":
+        model = flaxnets.build(spec, "flax", recipe.seed)
+        if recipe.init is not None:
+            bridge.load(model, recipe.init)
+        return model
+    with jax.enable_x64(False):  # the weights that a run in float32 begins with
+        model = flaxnets.build(spec, "flax", recipe.seed)
+    model = in_dtype(model, "float64")
     if recipe.init is not None:
-        bridge.load(model, recipe.init)
+        state = {name: _in_float64(x) for name, x in bridge.read(recipe.init).items()}
+        bridge.load_state_dict(model, state)
     return model
 
 
+def _in_float64(given: Any) -> Any:
+    """Real arrays, in a tree or read one by one, in float64."""
+
+    def cast(x: Any) -> Any:
+        if x.dtype.kind != "f":
+            return x
+        return x.map(cast) if isinstance(x, Lazy) else x.astype(np.float64)
+
+    return jax.tree.map(cast, given)
+
+
+def _wide(recipe: Recipe, chosen: Dataset) -> Dataset:
+    """The training data in the precision of a run."""
+    if recipe.precision != "float64":
+        return chosen
+    inputs, targets = _in_float64((chosen.train_inputs, chosen.train_targets))
+    return replace(chosen, train_inputs=inputs, train_targets=targets)
+
+
 class FlaxEngine:
-    """Jitted training in JAX, on one device or a mesh of them.
+    """Jitted training in JAX, on one device or a mesh of them; float64 wants `jax.enable_x64`.
 
     Args:
         spec: of the network.
@@ -103,17 +139,20 @@ class FlaxEngine:
         assert recipe.batch_size is not None  # as settled
         if mesh is not None:
             meshes.require_divisible(mesh, recipe.batch_size, recipe.accumulate)
+        chosen = _wide(recipe, chosen)
         phases = [
             Phase(objective, _optax(recipe), part)
             for part, objective in objectives.phases(
                 spec.task, spec.outputs, recipe.noise, recipe.label_smoothing
             ).items()
         ]
+        self._recipe, self._parts = recipe, [phase.part for phase in phases]
+        at_once = recipe.init or recipe.precision == "float64"
         self._step = TrainStep(
-            begin(spec, recipe) if recipe.init else lambda: begin(spec, recipe),
+            begin(spec, recipe) if at_once else lambda: begin(spec, recipe),
             *phases,
             seed=recipe.seed,
-            precision=recipe.precision,
+            precision="bfloat16" if recipe.precision == "bfloat16" else "float32",
             accumulate=recipe.accumulate,
             ema=recipe.ema,
             remat=recipe.remat,
@@ -161,13 +200,46 @@ class FlaxEngine:
         self._step.state = arrays  # nothing holds the first state any longer
         self._trainer = Trainer(self._step, self._given, self._dispatch)
 
+    def handover(self) -> Handover:
+        state, recipe = self._trainer.state, self._recipe
+        model = self._step.model(state._replace(averages=()))
+        moments = dict(zip(self._parts, self._step.moments(state), strict=True))
+        options = dict.fromkeys(self._parts, _options(recipe))
+        weights, found = handover_flax.capture(model, moments, self.taken, options)
+        average = None
+        if state.averages:
+            average = bridge.state_dict(model, self._step.tree(state.averages))
+        assert recipe.optimizer is not None  # as settled
+        return Handover(
+            step=self.taken,
+            weights=weights,
+            optimizers={part: replace(own, name=recipe.optimizer) for part, own in found.items()},
+            seed=recipe.seed,
+            average=average,
+        )
+
+    def take_over(self, found: Handover) -> None:
+        state, average = self._trainer.state, None
+        model = self._step.model(state)
+        moments = dict(zip(self._parts, self._step.moments(state), strict=True))
+        after = handover_flax.restore(model, moments, found, {})
+        if state.averages:
+            average, copies = self._step.model(state), _tied(model)
+            own = {name: value for name, value in found.weights.items() if name not in copies}
+            bridge.load_state_dict(average, own | {**_average(found)})
+        state = self._step.with_moments(state, [after[part] for part in self._parts])
+        self._step.state = self._step.with_model(state, model, found.step, average)
+        self._trainer = Trainer(self._step, self._given, self._dispatch)
+
     def trained(self) -> Trained:
         model = self._step.model(self._trainer.state)
         self._predict = predict = self._predict or Predictor(model)
-        return Trained(
-            bridge.state_dict(model),
-            lambda inputs, axes, part: predict(model, inputs, part or "__call__"),
-        )
+        wide = self._recipe.precision == "float64"
+
+        def call(inputs: Any, axes: Any, part: str | None) -> np.ndarray:
+            return predict(model, _in_float64(inputs) if wide else inputs, part or "__call__")
+
+        return Trained(bridge.state_dict(model), call)
 
     def facts(self) -> dict[str, Any]:
         return {"dispatch": list(self._dispatch)}
@@ -219,7 +291,10 @@ class TorchEngine:
 
         assert recipe.optimizer is not None
         assert recipe.batch_size is not None  # as settled
+        chosen = _wide(recipe, chosen)
         model = flaxnets.build(spec, "torch", recipe.seed)
+        if recipe.precision == "float64":
+            model = model.double()
         first = begin(spec, recipe)
         model.load_state_dict(tensors(bridge.state_dict(first)))
         axes = tuple(given.axes for given in spec.examples(1))
@@ -263,13 +338,13 @@ class TorchEngine:
                 drawn = split(drawn, recipe.accumulate)[part]
             return replay(drawn, shapes[phase])
 
-        self._loop = loop
+        self._loop, self._recipe = loop, recipe
         self._trainer = loop.Trainer(
             model,
             phases,
             batch,
             self._axes,
-            precision=recipe.precision,
+            precision="bfloat16" if recipe.precision == "bfloat16" else "float32",
             accumulate=recipe.accumulate,
             clip_norm=recipe.clip_norm,
             clip_value=recipe.clip_value,
@@ -296,28 +371,108 @@ class TorchEngine:
         return self._trainer.shape()
 
     def state(self) -> tuple[Any, dict[str, Any]]:
-        return self._trainer.state()
+        arrays, rest = self._trainer.state()
+        return arrays, {**rest, "horizon": self._recipe.horizon}
 
     def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
         self._trainer.load_state(arrays, rest)
+        if rest.get("horizon", self._recipe.horizon) != self._recipe.horizon:
+            self._reschedule()
+
+    def _reschedule(self) -> None:
+        """Set the rates that a run of as many steps as this one would have here."""
+        from torch_ref.training.schedules import wind
+
+        phases = []
+        for phase in self._trainer.phases:
+            for group in phase.optimizer.param_groups:
+                group["lr"] = self._recipe.lr
+                group.pop("initial_lr", None)
+            scheduler = _torch_schedule(self._recipe, phase.optimizer)
+            if scheduler is not None:
+                wind(scheduler, self.taken)
+            phases.append(phase._replace(scheduler=scheduler))
+        self._trainer.phases = phases
+
+    def _optimizers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Optimizers and schedulers by the part of the model that they move."""
+        phases = self._trainer.phases
+        optimizers = {phase.part: phase.optimizer for phase in phases}
+        return optimizers, {phase.part: phase.scheduler for phase in phases}
+
+    def handover(self) -> Handover:
+        from flaxnets.swap import handover_torch
+
+        trainer = self._trainer
+        optimizers, schedulers = self._optimizers()
+        weights, found = handover_torch.capture(trainer.model, optimizers, self.taken, schedulers)
+        average = None
+        if trainer.average is not None:
+            averaged = trainer.average.module.named_parameters()
+            average = {name: as_numpy(value).copy() for name, value in averaged}
+        return Handover(
+            step=self.taken,
+            weights=weights,
+            optimizers=found,
+            seed=self._recipe.seed,
+            average=average,
+        )
+
+    def take_over(self, found: Handover) -> None:
+        from flaxnets.swap import handover_torch
+        from torch_ref.arrays import tensors
+
+        trainer = self._trainer
+        optimizers, schedulers = self._optimizers()
+        handover_torch.restore(trainer.model, optimizers, found, schedulers)
+        if trainer.average is not None:
+            trainer.average.n_averaged.fill_(found.step)
+            averaged = tensors(_average(found))
+            for name, value in trainer.average.module.named_parameters():
+                value.data.copy_(averaged[name])
+        trainer.taken = found.step
 
     def trained(self) -> Trained:
         model = self._trainer.trained
-        return Trained(
-            {name: as_numpy(value) for name, value in model.state_dict().items()},
-            lambda inputs, axes, part: self._loop.predict(model, inputs, axes, part or "forward"),
-        )
+        wide = self._recipe.precision == "float64"
+
+        def call(inputs: Any, axes: Any, part: str | None) -> np.ndarray:
+            given = _in_float64(inputs) if wide else inputs
+            return self._loop.predict(model, given, axes, part or "forward")
+
+        return Trained({name: as_numpy(value) for name, value in model.state_dict().items()}, call)
 
     def facts(self) -> dict[str, Any]:
         return {}
 
 
-def _optax(recipe: Recipe) -> optax.GradientTransformation:
-    assert recipe.optimizer is not None
+def _average(found: Handover) -> Mapping[str, np.ndarray]:
+    if found.average is None:
+        raise HandoverError("an average of the weights is missing")
+    return found.average
+
+
+def _rate(recipe: Recipe) -> Any:
+    """The learning rate as a number or a function of the steps taken before."""
     lr: Any = recipe.lr
     found = [getattr(optax_schedules, name)(lr, **told) for name, told in recipe.schedules()]
-    if found:
-        lr = optax_schedules.sequential_lr(found, [recipe.warmup]) if found[1:] else found[0]
+    if not found:
+        return lr
+    return optax_schedules.sequential_lr(found, [recipe.warmup]) if found[1:] else found[0]
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """All that the optimizer is made with, by torch's names."""
+    assert recipe.optimizer is not None
+    create = inspect.signature(optimizers.BY_NAME[recipe.optimizer])
+    told = create.bind(lr=_rate(recipe), **recipe.optimizer_options)
+    told.apply_defaults()
+    return dict(told.arguments)
+
+
+def _optax(recipe: Recipe) -> optax.GradientTransformation:
+    assert recipe.optimizer is not None
+    lr = _rate(recipe)
     clips = []
     if recipe.clip_norm is not None:
         clips.append(clipping.clip_grad_norm(recipe.clip_norm))

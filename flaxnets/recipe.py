@@ -19,6 +19,7 @@ LEAST = {  # of what is given
     "batch_size": 1,
     "accumulate": 1,
     "warmup": 0,
+    "schedule_steps": 1,
     "eval_every": 1,
     "patience": 1,
     "save_every": 1,
@@ -34,12 +35,15 @@ class Recipe:
     """How a network is trained; what is None is the network's own or a common default.
 
     Attributes:
-        backend: the twin that is trained.
+        backend: the twin that is trained; flax if nothing is said, of a run that is resumed its
+            own. Another goes on from where that run is, in a folder of its own (--out).
         data: a data set by name.
         data_dir: a file or folder to read in its place: IDX, images (a folder a class), npz,
             CSV, CoNLL-U or text.
         init: a .safetensors file of weights to begin with.
-        steps: how many batches; 500 if nothing is said.
+        steps: how many batches; 500 if nothing is said. Of a run that is resumed in its folder
+            those from its beginning; in another folder (--out) how many more, by default what
+            is left of them.
         epochs: how many times through the data, in place of steps.
         batch_size: examples a batch; 64, or all if there are fewer.
         accumulate: how many equal parts a batch is cut into, whose gradients are averaged.
@@ -50,12 +54,16 @@ class Recipe:
         schedule: of the rate after the warm-up: none, half a cosine to zero, a line to zero, or
             a tenth of it at half and at three quarters of the way.
         warmup: steps in which the rate rises from almost nothing.
+        schedule_steps: how many steps warm-up and schedule are made for, of a run that is to be
+            resumed with more; if nothing is said as many as there are, also when they become
+            more.
         clip_norm: the largest norm of the gradients.
         clip_value: the largest magnitude of an entry of the gradients.
         ema: share that an average of the weights keeps of itself at each step; the average is
             what is evaluated and written.
         label_smoothing: part of every label that is spread evenly over the classes.
-        precision: what the network computes in; its weights are float32 in any case.
+        precision: what the network computes in. Its weights are float32, and float64 where all
+            is, which no TPU computes.
         remat: compute cheap things again in the backward pass, in place of keeping them.
         noise: standard deviation of the noise that a reconstruction has to take away.
         eval_every: steps between two evaluations on a tenth of the training data, which is
@@ -68,7 +76,7 @@ class Recipe:
         seed: of weights, order of examples and random numbers.
     """
 
-    backend: Literal["flax", "torch"] = "flax"
+    backend: Literal["flax", "torch"] | None = None
     data: str | None = None
     data_dir: Path | None = None
     init: Path | None = None
@@ -82,11 +90,12 @@ class Recipe:
     weight_decay: float | None = None
     schedule: Literal["constant", "cosine", "linear", "steps"] = "constant"
     warmup: int = 0
+    schedule_steps: int | None = None
     clip_norm: float | None = None
     clip_value: float | None = None
     ema: float | None = None
     label_smoothing: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
     remat: bool = False
     noise: float = 0.0
     eval_every: int | None = None
@@ -105,6 +114,11 @@ class Recipe:
                 raise TrainingError(f"{name} {value} is not a positive number")
         if self.steps and self.epochs:
             raise TrainingError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
+        if self.steps and self.schedule_steps and self.steps > self.schedule_steps:
+            raise TrainingError(
+                f"steps {self.steps} are more than the {self.schedule_steps} that the schedule is "
+                f"made for; give schedule_steps {self.steps} or more"
+            )
         if self.ema is not None and not 0 <= self.ema < 1:
             raise TrainingError(f"ema {self.ema} is not between 0 and 1; 0.999 is usual")
         if not 0 <= self.label_smoothing < 1:
@@ -142,6 +156,7 @@ class Recipe:
             raise TrainingError(f"eval_every: a {spec.name} has no figure that says which is best")
         return replace(
             recipe,
+            backend=recipe.backend or "flax",
             data=recipe.data or spec.data,
             batch_size=batch_size,
             steps=steps or STEPS,
@@ -156,14 +171,19 @@ class Recipe:
         given = {"betas": self.betas, "weight_decay": self.weight_decay}
         return {name: value for name, value in given.items() if value is not None}
 
+    @property
+    def horizon(self) -> int:
+        """How many steps warm-up and schedule are made for."""
+        assert self.steps is not None  # as settled
+        return self.schedule_steps or self.steps
+
     def schedules(self) -> list[tuple[str, dict[str, Any]]]:
         """What the rate follows, by torch's names: the warm-up first, if there is any.
 
         >>> Recipe(steps=10, warmup=4, schedule="cosine").schedules()[1]
         ('cosine_annealing_lr', {'T_max': 6})
         """
-        assert self.steps is not None  # as settled
-        left = max(self.steps - self.warmup, 1)
+        left = max(self.horizon - self.warmup, 1)
         rising = {"start_factor": 1 / max(self.warmup, 1), "total_iters": max(self.warmup - 1, 1)}
         kinds: dict[str, list[tuple[str, dict[str, Any]]]] = {
             "constant": [],
@@ -201,22 +221,42 @@ class Recipe:
             known["betas"] = tuple(known["betas"])
         return cls(**known)
 
-    def resumed(self, asked: "Recipe") -> "Recipe":
+    def resumed(self, asked: "Recipe", taken: int | None = None) -> "Recipe":
         """This recipe of a run, with what may be asked of the rest of it.
 
         Args:
-            asked: steps, and nothing else that differs.
+            asked: steps and those of the schedule, in another folder the backend, and nothing
+                else that differs.
+            taken: how many steps the run has taken, if the rest goes to another folder.
 
         Raises:
-            TrainingError: another option that differs, by name.
+            TrainingError: another option that differs, by name; no step that is left.
         """
+        free = (
+            ("steps", "schedule_steps") if taken is None else ("steps", "schedule_steps", "backend")
+        )
         for field in fields(self):
-            value = getattr(asked, field.name)
-            if value != field.default and value != getattr(self, field.name):
-                if field.name == "steps":
-                    continue
+            value, own = getattr(asked, field.name), getattr(self, field.name)
+            if value in (field.default, own) or field.name in free:
+                continue
+            if field.name == "backend":
                 raise TrainingError(
-                    f"{field.name} {value} is not the {getattr(self, field.name)} of the run "
-                    "that is resumed; leave it out"
+                    f"backend {value} is not the {own} of the run that is resumed; name another "
+                    "folder for the rest with --out"
                 )
-        return replace(self, steps=asked.steps or self.steps)
+            raise TrainingError(
+                f"{field.name} {value} is not the {own} of the run that is resumed; leave it out"
+            )
+        steps = asked.steps or self.steps
+        if taken is not None and asked.steps:
+            steps = taken + asked.steps
+        elif taken is not None and steps is not None and taken >= steps:
+            raise TrainingError(
+                f"the run has taken its {steps} steps; say how many more with --steps"
+            )
+        return replace(
+            self,
+            backend=asked.backend or self.backend,
+            steps=steps,
+            schedule_steps=asked.schedule_steps or self.schedule_steps,
+        )

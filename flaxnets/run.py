@@ -5,15 +5,18 @@ then the final figures), `checkpoints/`, `model.safetensors`, pictures and, of n
 `examples.txt` behind, and `report.html` with all of it.
 """
 
+import contextlib
 import importlib.util
 import json
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from flaxnets import data, run_page, specs
 from flaxnets.bridge.files import atomic
@@ -21,7 +24,8 @@ from flaxnets.data.sampler import order
 from flaxnets.engines import Engine, FlaxEngine, TorchEngine
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe
-from flaxnets.session import Place, Session, primary
+from flaxnets.session import Place, Session, newest, primary, restore
+from flaxnets.swap import handover
 from flaxnets.training import mesh as meshes
 from flaxnets.training.loop import TrainingError
 
@@ -50,7 +54,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
 
     Args:
         spec: of the network; of a run that is resumed, its own or the default.
-        recipe: of the run; of one that is resumed, only `steps` may differ from its own.
+        recipe: of the run; of one that is resumed, see `Recipe.resumed`.
         out: the folder.
         place: devices, processes, and the run that is resumed; the default device if None.
 
@@ -65,8 +69,11 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
     began = time.perf_counter()
     place = place or Place()
     told: dict[str, Any] = {}
+    before: Recipe | None = None
     if place.resume is not None:
-        spec, recipe, told = _earlier(place.resume, spec, recipe)
+        spec, before, told = _earlier(place.resume, spec)
+        taken = None if out == place.resume else newest(place.resume)
+        recipe = before.resumed(recipe, taken)
     if (
         out != place.resume
         and primary()
@@ -90,16 +97,20 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError("backend torch trains on one CPU; leave mesh and platform out")
     if mesh is None and jax.process_count() > 1:
         mesh = meshes.make(f"data={jax.device_count()}")
-    engine: Engine = (
-        FlaxEngine(spec, recipe, chosen, mesh, told.get("engine"))
-        if recipe.backend == "flax"
-        else TorchEngine(spec, recipe, chosen)
-    )
-    run = Session(spec, recipe, out, place, engine, held, told, began)
-    with run:
-        run.to_the_end()
-        found = evaluate(spec, run.trained.call, whole)
-        run.finish(found)
+    if recipe.precision == "float64" and recipe.backend == "flax":
+        _require_float64(mesh)
+    with _precision(recipe):
+        handed = before is not None and before.backend != recipe.backend
+        engine = _engine(spec, recipe, chosen, mesh, {} if handed else told)
+        if before is not None and handed:
+            last = _engine(spec, before, chosen, None, told)
+            about = {**json.loads(spec.to_json()), "recipe": before.to_json()}
+            _hand_over(last, engine, about, out, place)
+        run = Session(spec, recipe, out, place, engine, held, told, began)
+        with run:
+            run.to_the_end()
+            found = evaluate(spec, run.trained.call, whole)
+            run.finish(found)
     outcome = Outcome(
         **vars(found),
         losses=run.losses,
@@ -115,10 +126,8 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
     return outcome
 
 
-def _earlier(
-    folder: Path, spec: specs.Spec, recipe: Recipe
-) -> tuple[specs.Spec, Recipe, dict[str, Any]]:
-    """Spec, recipe and facts of the run in a folder, with the steps that are asked for now."""
+def _earlier(folder: Path, spec: specs.Spec) -> tuple[specs.Spec, Recipe, dict[str, Any]]:
+    """Spec, recipe and facts of the run in a folder."""
     try:
         known = specs.from_json((folder / "spec.json").read_text())
         told = json.loads((folder / "run.json").read_text())
@@ -129,7 +138,43 @@ def _earlier(
         raise TrainingError(f"{folder} is no run to resume: {error}") from None
     if spec not in (known, specs.make(known.name)):
         raise TrainingError(f"{folder} is a run of another {known.name}; leave its fields out")
-    return known, before.resumed(recipe), told
+    return known, before, told
+
+
+def _precision(recipe: Recipe) -> AbstractContextManager:
+    """float64 for as long as a run takes, in this thread alone."""
+    return jax.enable_x64(True) if recipe.precision == "float64" else contextlib.nullcontext()
+
+
+def _require_float64(mesh: Mesh | None) -> None:
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    if device.platform == "tpu":
+        raise TrainingError(f"precision float64 is not computed by {device.device_kind}; use cpu")
+
+
+def _engine(
+    spec: specs.Spec,
+    recipe: Recipe,
+    chosen: data.Dataset,
+    mesh: Mesh | None,
+    told: dict[str, Any],
+) -> Engine:
+    if recipe.backend == "torch":
+        return TorchEngine(spec, recipe, chosen)
+    return FlaxEngine(spec, recipe, chosen, mesh, told.get("engine"))
+
+
+def _hand_over(
+    last: Engine, engine: Engine, about: dict[str, Any], out: Path, place: Place
+) -> None:
+    """Let an engine go on where a run of the other backend is, and keep what it is handed."""
+    assert place.resume is not None
+    if jax.process_count() > 1:
+        raise TrainingError("one process hands a run over; resume it with several after that")
+    restore(place.resume, last)
+    state = replace(last.handover(), run=about)
+    engine.take_over(state)
+    handover.write(out / "handover", state)
 
 
 def _data(spec: specs.Spec, recipe: Recipe) -> data.Dataset:

@@ -95,7 +95,8 @@ def page(folder: Path) -> str:
             `run.json`, pictures (`*.png`) and `examples.txt` where they are there. `run.json`
             may hold `name`, `backend`, `command`, `recipe`, `versions`, `hardware`,
             `time_to_first_step` (seconds), `engine` (with its `dispatch`), `attention` (the
-            kernels taken) and `resumed` (steps).
+            kernels taken), `resumed` (steps) and `backends` (pairs of a step and the backend
+            from there on).
 
     Raises:
         TrainingError: a file of the run that is not what it should be.
@@ -119,7 +120,7 @@ def page(folder: Path) -> str:
         f'<p class="lead">{html.escape(_summary(metrics, run))}</p>',
         _figures(metrics.final),
         "<h2>Curves</h2>",
-        _curves(metrics, run.get("resumed", [])),
+        _curves(metrics, run.get("resumed", []), dict(run.get("backends", []))),
         _pictures(folder),
         _examples(folder),
         _facts(run),
@@ -197,12 +198,15 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _curves(metrics: _Metrics, resumed: Iterable[float]) -> str:
+def _curves(metrics: _Metrics, resumed: Iterable[float], backends: Mapping[float, str]) -> str:
     """A chart for the loss and every other metric, the learning rate last."""
     names = dict.fromkeys([*metrics.training, *metrics.evaluation])
     names = {name: None for name in names if name.partition(OF)[0] not in names or OF not in name}
     order = sorted(names, key=lambda name: (name != "loss", name == "lr"))
-    events = {step: f"resumed at step {step:g}" for step in resumed}
+    events = {
+        step: f"resumed at step {step:g}" + (f" in {backends[step]}" if step in backends else "")
+        for step in resumed
+    }
     drawn = "".join(_curve(name, metrics, events) for name in order)
     if not drawn:
         return "<p>No step was taken.</p>"

@@ -52,7 +52,8 @@ class Place:
         coordinator: host:port of the first of several processes.
         process_id: of this process, from 0.
         num_processes: of the run; what the cluster's environment says where it says so.
-        resume: the folder of a run to go on with; in place, unless another is given for the rest.
+        resume: the folder of a run to go on with; in place, unless another is given for the rest
+            (--out), which another backend may take.
         profile: write a trace of a few steps, for TensorBoard or Perfetto.
         tensorboard: write event files beside the metrics.
     """
@@ -114,6 +115,16 @@ class Session:
             if primary():
                 self.out.mkdir(parents=True, exist_ok=True)
                 _sweep(self.out)
+            best = PRINCIPAL[self.spec.task] if self.held else None
+            self.checkpoints = stack.enter_context(
+                Checkpoints(self.out / "checkpoints", self.recipe.keep, best)
+            )
+            if first and self._kept is None:  # what this folder is to be resumed from
+                arrays, rest = self.engine.state()
+                self.checkpoints.save(first, arrays, {"rest": rest})
+                self.checkpoints.wait()
+                self._kept = first
+            if primary():
                 with atomic(self.out / "spec.json") as file:
                     file.write(self.spec.to_json().encode())
                 with atomic(self.out / "metrics.jsonl") as file:
@@ -128,14 +139,11 @@ class Session:
                 "hardware": environment.hardware(),
                 "engine": self.engine.facts(),
                 "resumed": resumed,
+                "backends": self._backends(first),
             }
             if self.place.mesh:
                 self.facts["hardware"]["mesh"] = self.place.mesh
             self._tell()
-            best = PRINCIPAL[self.spec.task] if self.held else None
-            self.checkpoints = stack.enter_context(
-                Checkpoints(self.out / "checkpoints", self.recipe.keep, best)
-            )
             self._logs: list[Callable[[int, dict[str, float]], None]] = []
             if primary():
                 self._lines = stack.enter_context(
@@ -161,15 +169,11 @@ class Session:
         folder = self.place.resume
         if folder is None:
             return 0, []
-        with Checkpoints(folder / "checkpoints", self.recipe.keep) as checkpoints:
-            found = checkpoints.restore(self.engine.like())
-        lines = []
-        first = 0
-        if found is not None:
-            self.engine.load_state(found.arrays, found.about["rest"])
-            first = found.step
-            lines = _metrics(folder / "metrics.jsonl", first)
-            self._kept = first if folder == self.out else None
+        if not self.engine.taken:  # else it has taken over what another backend did there
+            restore(folder, self.engine)
+        first = self.engine.taken
+        lines = _metrics(folder / "metrics.jsonl", first) if first else []
+        self._kept = first if first and folder == self.out else None
         assert self.recipe.steps is not None  # as settled
         if first >= self.recipe.steps and "finished" in self.told:
             raise TrainingError(f"{folder} has taken its {first} steps; give more with --steps")
@@ -178,6 +182,13 @@ class Session:
             name, _ = PRINCIPAL[self.spec.task]
             self.evaluated = [(line["step"], line[name]) for line in lines if name in line]
         return first, lines
+
+    def _backends(self, first: int) -> list[list[Any]]:
+        """Which backend took the steps from which on, as [step, backend]."""
+        before = self.told.get("backends") or [[0, self.told.get("backend")]]
+        known = [one for one in before if one[0] < first]
+        changed = not known or known[-1][1] != self.recipe.backend
+        return known + [[first, self.recipe.backend]] * changed
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -340,6 +351,20 @@ class Session:
         """Note that every file is written, so that there is nothing left to resume."""
         self.facts["finished"] = True
         self._tell()
+
+
+def restore(folder: Path, engine: Engine) -> None:
+    """Let an engine go on from the newest checkpoint of a run, if there is one."""
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        found = checkpoints.restore(engine.like())
+    if found is not None:
+        engine.load_state(found.arrays, found.about["rest"])
+
+
+def newest(folder: Path) -> int:
+    """The step of a run's newest checkpoint."""
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return max(checkpoints.steps()[:1], default=0)
 
 
 def _sweep(folder: Path) -> None:

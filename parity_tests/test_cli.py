@@ -69,6 +69,38 @@ def test_train_and_convert(run, tmp_path):
         np.testing.assert_array_equal(value, state[name].numpy())
 
 
+def test_handover(run, tmp_path):
+    """From Flax to torch and back by the command line: each run holds the lines of all before."""
+    train = [
+        "train",
+        "lenet",
+        "--image-size",
+        "16",
+        "--data",
+        "digits",
+        "--steps-per-dispatch",
+        "1",
+    ]
+    assert run(*train, "--backend", "flax", "--steps", "2", "--out", "A")[0] == 0
+    train = ["train", "lenet"]
+    code, out, err = run(
+        *train, "--backend", "torch", "--resume", "A", "--steps", "2", "--out", "B"
+    )
+    assert code == 0, err
+    assert "wrote B" in out
+    assert run(*train, "--backend", "flax", "--resume", "B", "--steps", "2", "--out", "C")[0] == 0
+    lines = [json.loads(x) for x in (tmp_path / "C" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 6]
+    for words, message in [
+        (["--backend", "torch", "--resume", "A"], "name another folder for the rest with --out"),
+        (["--resume", "A", "--out", "D"], "has taken its 2 steps; say how many more with --steps"),
+    ]:
+        code, _, err = run(*train, *words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    assert not (tmp_path / "D").exists()
+
+
 def test_bench_writes_its_files(run, tmp_path, monkeypatch):
     """Rows of contenders that ran and of one that could not, as a table, JSON and a page."""
     monkeypatch.setattr(case, "SIZES", {"feedforward": ("tiny", 4)})

@@ -10,6 +10,7 @@ import flaxnets
 from flaxnets import data
 from flaxnets.engines import FlaxEngine, TorchEngine
 from flaxnets.recipe import Recipe
+from flaxnets.swap.handover import HandoverError
 
 LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 NETWORKS = {
@@ -91,3 +92,29 @@ def test_rematerialisation_changes_nothing_in_torch():
     assert losses[0] == losses[1]
     for one, other in zip(*(jax.tree.leaves(engine.state()[0]) for engine in engines), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "steps"])
+def test_more_steps(schedule):
+    """Resumed with more steps, both backends follow the schedule of the longer run.
+
+    torch's schedulers carry their length in their state, and each rate is made of the last.
+    """
+    options = {"schedule": schedule, "warmup": 2, "lr": 0.01, "optimizer": "sgd"}
+    rates = []
+    for kind in (FlaxEngine, TorchEngine):
+        first, second = (_engine(kind, "lenet", steps=steps, **options) for steps in (4, 12))
+        _losses(first, 4)
+        arrays, rest = first.state()
+        second.load_state(arrays, rest)
+        rates.append(second.handover().optimizers[""].groups[0]["lr"])
+    np.testing.assert_allclose(*rates, rtol=1e-6)
+    assert rates[0] > 0.001  # the shorter schedules are at their ends
+
+
+def test_average_is_asked_for():
+    """A state without the average that a run keeps is refused, in both backends."""
+    state = _engine(TorchEngine, "lenet").handover()
+    for kind in (FlaxEngine, TorchEngine):
+        with pytest.raises(HandoverError, match="an average of the weights is missing"):
+            _engine(kind, "lenet", ema=0.9).take_over(state)

@@ -1,5 +1,6 @@
 """What a recipe says, to JSON and back, of a run that is resumed, and of the learning rate."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -53,6 +54,38 @@ def test_resumed():
     assert first.resumed(Recipe()) == first
     with pytest.raises(TrainingError, match=r"lr 0.2 is not the 0.1 of the run"):
         first.resumed(Recipe(lr=0.2))
+
+
+def test_resumed_elsewhere():
+    """In another folder steps are further ones, and the backend may be another."""
+    first = Recipe(backend="flax", lr=0.1, steps=10)
+    assert first.resumed(Recipe(), taken=4) == first
+    assert first.resumed(Recipe(steps=3), taken=4).steps == 7
+    assert first.resumed(Recipe(backend="torch"), taken=4).backend == "torch"
+    with pytest.raises(TrainingError, match="has taken its 10 steps; say how many more with --st"):
+        first.resumed(Recipe(), taken=10)
+    with pytest.raises(TrainingError, match=r"backend torch is not the flax of the run .* --out"):
+        first.resumed(Recipe(backend="torch"))
+    torch_run = Recipe(backend="torch", steps=10)
+    assert torch_run.resumed(Recipe()) == torch_run  # which "flax" by default would not be
+    with pytest.raises(TrainingError, match="backend flax is not the torch"):
+        torch_run.resumed(Recipe(backend="flax"))
+
+
+def test_horizon():
+    """A schedule is as long as the run, whatever that is extended to, unless its length is said."""
+    first = Recipe(steps=10, schedule="cosine").settled(SPEC, 100)
+    told = Recipe(steps=10, schedule="cosine", schedule_steps=20).settled(SPEC, 100)
+    assert first.schedules() == [("cosine_annealing_lr", {"T_max": 10})]
+    assert told.schedules() == [("cosine_annealing_lr", {"T_max": 20})]
+    for taken in (None, 10):
+        asked = Recipe(steps=15 if taken is None else 5)
+        assert first.resumed(asked, taken).horizon == 15
+        assert told.resumed(asked, taken).horizon == 20
+        longer = Recipe(steps=asked.steps + 10, schedule_steps=30)
+        with pytest.raises(TrainingError, match="steps 25 are more than the 20 that the schedule"):
+            told.resumed(replace(longer, schedule_steps=None), taken)
+        assert told.resumed(longer, taken).horizon == 30
 
 
 def test_settled():

@@ -1,13 +1,18 @@
 """A training run leaves its files behind, and they hold what was trained."""
 
 import json
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
+import torch
+from jax.experimental.compilation_cache import compilation_cache
 
 import flaxnets
-from flaxnets import bridge, data, specs, training
+from flaxnets import bridge, data, specs, swap, training
 from flaxnets.run import Place, Recipe, train
+from flaxnets.session import Session
 from flaxnets.training.loop import TrainingError
 
 SPEC = flaxnets.spec("lenet", image_size=16)
@@ -250,4 +255,150 @@ def test_data_does_not_fit(tmp_path, name, data_name, message):
     """Data of another kind is refused before anything is written."""
     with pytest.raises(data.DataError, match=message):
         train(flaxnets.spec(name), Recipe(data=data_name), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Of every network, and what can be asked for besides: parts of batches, clipping, an average,
+# a schedule whose length both know.
+HANDED = {
+    "lenet": {"optimizer": "sgd", "lr": 0.01, "clip_value": 0.05, "schedule": "steps"},
+    "vae": {"weight_decay": 0.1, "optimizer": "nadam"},
+    "lstm_tagger": {"optimizer": "radam"},
+    "transformer": {
+        "lr": 0.01,
+        "accumulate": 2,
+        "clip_norm": 0.5,
+        "ema": 0.9,
+        "warmup": 2,
+        "schedule": "cosine",
+    },
+    "gan": {"accumulate": 2},
+}
+
+
+@pytest.fixture
+def compiled_once(tmp_path):
+    """Programs that several runs compile are compiled by the first."""
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.parametrize("name", HANDED)
+def test_handed_over(tmp_path, compiled_once, name):
+    """A run that changes the backend twice equals those that never do, at every step, in float64.
+
+    One begins in Flax and one in torch, two steps each; the weights at the end agree as well.
+    """
+    spec = flaxnets.spec(name, **TINY[name])
+    images = spec.examples(1)[0].axes == "bhwc"
+    recipe = Recipe(
+        data="digits" if images else None,
+        batch_size=8,
+        precision="float64",
+        schedule_steps=6,
+        steps_per_dispatch=1,
+        **HANDED[name],
+    )
+    runs = {}
+    for chain in (["flax"], ["torch"], ["flax", "torch", "flax"], ["torch", "flax", "torch"]):
+        before = None
+        for number, backend in enumerate(chain):
+            asked = replace(recipe if before is None else Recipe(), backend=backend)
+            out = tmp_path / "-".join(chain) / str(number)
+            train(spec, replace(asked, steps=6 // len(chain)), out, Place(resume=before))
+            before = out
+        lines = [json.loads(line) for line in (before / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [*range(1, 7), 6]
+        losses = [line["loss"] for line in lines[:-1]]
+        runs["-".join(chain)] = losses, bridge.read(before / "model.safetensors")
+    truth, weights = runs["flax"]
+    for losses, ended in runs.values():
+        np.testing.assert_allclose(losses, truth, rtol=1e-10)
+        for key, value in ended.items():
+            gap = np.abs(value - weights[key]).max()
+            assert gap <= 1e-10 * np.abs(weights[key]).max(), key
+    assert len(set(truth)) == 6
+
+
+def test_killed_after_the_handover(tmp_path, monkeypatch):
+    """Killed before its first step, what was handed over goes on in its folder, bit for bit."""
+    spec = flaxnets.spec("linear_network")
+    recipe = Recipe(steps=3, steps_per_dispatch=1, optimizer="adam")
+    train(spec, recipe, tmp_path / "a")
+    place, asked = Place(resume=tmp_path / "a"), Recipe(backend="torch", steps=2)
+    train(spec, asked, tmp_path / "whole", place)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "to_the_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec, asked, tmp_path / "b", place)
+    train(spec, Recipe(), tmp_path / "b", Place(resume=tmp_path / "b"))
+    assert _without_times(tmp_path / "b") == _without_times(tmp_path / "whole")
+    model = flaxnets.create("linear_network", "torch")
+    optimizer = torch.optim.Adam(model.parameters())
+    found = swap.load_handover(tmp_path / "b" / "handover", model, optimizer)  # by a script
+    assert (found.step, found.seed, optimizer.param_groups[0]["lr"]) == (3, 0, 1e-3)
+    facts = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert facts["backends"] == [[0, "flax"], [3, "torch"]]
+    assert facts["resumed"] == [3, 3]
+    with pytest.raises(TrainingError, match="has taken its 5 steps; give more with --steps"):
+        train(spec, Recipe(), tmp_path / "b", Place(resume=tmp_path / "b"))
+
+
+def _without_times(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: x for name, x in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_opens_in_either_backend(tmp_path, precision):
+    """What a run has left gives the same outputs as Flax and as torch, in its precision."""
+    train(SPEC, replace(RECIPE, steps=2, precision=precision), tmp_path / "run")
+    ours, theirs = (flaxnets.load(tmp_path / "run", backend) for backend in ("flax", "torch"))
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype(precision)
+    with jax.enable_x64(True):
+        output = np.asarray(ours(jax.numpy.asarray(x)))
+    expected = theirs(torch.tensor(x).movedim(-1, 1)).detach().numpy()
+    assert output.dtype == expected.dtype == precision
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[precision]
+    np.testing.assert_allclose(output, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_opens_no_run(tmp_path):
+    """A folder that is no run, and a run that has not finished, are one line each."""
+    with pytest.raises(specs.SpecError, match=f"{tmp_path}/run is no run: No such file"):
+        flaxnets.load(tmp_path / "run")
+    (tmp_path / "spec.json").write_text(SPEC.to_json())
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(specs.SpecError) as caught:
+        flaxnets.load(tmp_path, "torch")
+    assert str(caught.value) == (
+        f"{tmp_path} has not finished; flaxnets train lenet --resume {tmp_path}"
+    )
+
+
+def test_float64_on_a_tpu(tmp_path, monkeypatch):
+    """A TPU, which computes no float64, is refused before anything is written."""
+
+    class Device:
+        platform, device_kind = "tpu", "TPU v5e"
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    with pytest.raises(TrainingError, match="float64 is not computed by TPU v5e; use cpu"):
+        train(SPEC, replace(RECIPE, precision="float64"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,8 @@ RUN = {
     "time_to_first_step": 5.75,
     "engine": {"dispatch": [32, "scan"]},
     "attention": ["xla"],
-    "resumed": [20],
+    "resumed": [10, 20],
+    "backends": [[0, "flax"], [20, "torch"]],
 }
 
 
@@ -82,7 +83,7 @@ def test_content(folder):
     assert "40 steps, 4 steps a second, 5.75 s to the first step." in page
     captions = re.findall(r"<figcaption>([^<]*?) ?<", page)
     assert captions == ["loss, logarithmic", "accuracy", "learning rate", "confusion"]
-    assert "Dotted lines: resumed at step 20." in page
+    assert "Dotted lines: resumed at step 10; resumed at step 20 in torch." in page
     assert "&lt;one&gt; -&gt; two (right)</pre>" in page
     told = {"dispatch": "32, scan", "attention": "xla", "devices": "1 x cpu"}
     for name, value in {"command": RUN["command"], **told}.items():

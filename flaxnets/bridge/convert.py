@@ -167,6 +167,29 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
     """
+    findings, ready = _fitted(model, state)
+    if findings:
+        raise BridgeError("weights do not fit: " + "; ".join(findings))
+    with jax.enable_x64(True):  # else float64 weights would arrive as float32
+        placed = [(entry.variable, jnp.array(array)) for entry, array in ready]
+        for variable, weight in placed:
+            variable.set_value(weight)
+
+
+def weight_findings(model: nnx.Module, state: Mapping[str, Any]) -> list[str]:
+    """All that `load_state_dict` would find wrong; the model stays as it is.
+
+    >>> from flaxnets import create
+    >>> weight_findings(create("linear_network"), {})
+    ['missing W1', 'missing W2']
+    """
+    return _fitted(model, state)[0]
+
+
+def _fitted(
+    model: nnx.Module, state: Mapping[str, Any]
+) -> tuple[list[str], list[tuple[Entry, np.ndarray]]]:
+    """What does not fit a model, and what does, in Flax's layout."""
     arrays = {name: as_numpy(value) for name, value in state.items()}
     wanted = {entry.name: entry for entry in entries(model)}
     torch_only = _torch_only(model)
@@ -192,12 +215,7 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
         ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
         if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
             findings.append(f"{name} holds values that {entry.variable.dtype} does not")
-    if findings:
-        raise BridgeError("weights do not fit: " + "; ".join(sorted(findings)))
-    with jax.enable_x64(True):  # else float64 weights would arrive as float32
-        placed = {name: jnp.array(array) for name, array in ready.items()}
-        for name, weight in placed.items():
-            wanted[name].variable.set_value(weight)
+    return sorted(findings), [(wanted[name], array) for name, array in ready.items()]
 
 
 def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> list[str]:
@@ -215,6 +233,22 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
     return np.asarray(rearrange(array, pattern), order="C") if pattern else array
+
+
+def in_dtype(model: nnx.Module, dtype: str) -> nnx.Module:
+    """A copy of a model whose real weights have another dtype.
+
+    >>> from flaxnets import create
+    >>> str(in_dtype(create("linear_network"), "float64").W1.dtype)
+    'float64'
+    """
+    graph, state = nnx.split(model)
+
+    def cast(x: Any) -> Any:
+        return jnp.array(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.copy(x)
+
+    with jax.enable_x64(True):  # else float64 would become float32
+        return nnx.merge(graph, jax.tree.map(cast, state))
 
 
 def as_numpy(value: Any) -> np.ndarray:

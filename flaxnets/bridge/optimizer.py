@@ -49,10 +49,29 @@ def optimizer_state_dict(
     >>> list(found["state"][0]), found["param_groups"][0]["params"]
     (['momentum_buffer'], [0, 1])
     """
-    held, places = _held(opt_state), _places(model)
-    slots = _slots(held, places)
+    held, step = _held(opt_state), steps_taken(opt_state)
     _require_same_kind(held, jax.eval_shape(optimizer(**options).init, [0.0]))
-    step = int(_number(held.step))
+    state = optimizer_slots(model, opt_state)
+    arguments = inspect.signature(optimizer).bind(**options)
+    arguments.apply_defaults()
+    group = {name: _settled(value, step) for name, value in arguments.arguments.items()}
+    return {"state": state, "param_groups": [{**group, "params": list(range(len(_places(model))))}]}
+
+
+def optimizer_slots(model: nnx.Module, opt_state: Any) -> dict[int, dict[str, np.ndarray]]:
+    """What an optimizer remembers of each parameter: the "state" of `optimizer_state_dict`.
+
+    Raises:
+        BridgeError: no such state, or one of another model.
+
+    >>> from flaxnets import create
+    >>> from flaxnets.training import optimizers
+    >>> model = create("linear_network")
+    >>> optimizer_slots(model, optimizers.adagrad().init(nnx.state(model, nnx.Param)))[0].keys()
+    dict_keys(['step', 'sum'])
+    """
+    held, places = _held(opt_state), _places(model)
+    slots, step = _slots(held, places), steps_taken(opt_state)
     state: dict[int, dict[str, np.ndarray]] = {}
     for index, (entry, place) in enumerate(places):
         own = {"step": np.array(step, np.float32)} if _counts(held) else {}
@@ -62,10 +81,27 @@ def optimizer_state_dict(
             own[name] = _arrange(np.asarray(leaves[place]), entry.leaf.to_torch())
         if own and (step or not _lazy(held)):
             state[index] = own
-    arguments = inspect.signature(optimizer).bind(**options)
-    arguments.apply_defaults()
-    group = {name: _settled(value, step) for name, value in arguments.arguments.items()}
-    return {"state": state, "param_groups": [{**group, "params": list(range(len(places)))}]}
+    return state
+
+
+def parameter_names(model: nnx.Module) -> list[str]:
+    """Torch's names of a model's parameters, in the order of `model.parameters()` there.
+
+    >>> from flaxnets import create
+    >>> parameter_names(create("linear_network"))
+    ['W1', 'W2']
+    """
+    return [entry.name for entry, _ in _places(model)]
+
+
+def steps_taken(opt_state: Any) -> int:
+    """How many steps led to an optimizer's state.
+
+    >>> from flaxnets.training import optimizers
+    >>> steps_taken(optimizers.sgd().init([jnp.ones(1)]))
+    0
+    """
+    return int(_number(_held(opt_state).step))
 
 
 def load_optimizer_state_dict(

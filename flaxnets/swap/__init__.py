@@ -1,18 +1,27 @@
-"""One backend in place of the other inside research code that already works."""
+"""One backend in place of the other inside research code that already works.
 
-from flaxnets.swap.arrays import CopyWarning, SwapError, to_jax, to_torch
-from flaxnets.swap.as_flax import as_flax
-from flaxnets.swap.as_torch import as_torch
-from flaxnets.swap.flax_function import flax_function
-from flaxnets.swap.torch_function import torch_function
+What needs torch is imported when it is asked for.
+"""
 
-__all__ = [
-    "as_torch",
-    "as_flax",
-    "flax_function",
-    "torch_function",
-    "to_jax",
-    "to_torch",
-    "SwapError",
-    "CopyWarning",
-]
+import importlib
+from typing import Any
+
+_PLACES = {
+    "as_torch": "torch_module",
+    "as_flax": "flax_module",
+    "flax_function": "flax_call",
+    "torch_function": "torch_call",
+    "load_handover": "handover",
+    "save_handover": "handover",
+    "to_jax": "arrays",
+    "to_torch": "arrays",
+    "SwapError": "arrays",
+    "CopyWarning": "arrays",
+}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"flaxnets.swap.{_PLACES[name]}"), name)

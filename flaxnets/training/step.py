@@ -300,6 +300,32 @@ class TrainStep:
             copied = jax.tree.map(lambda x: x.addressable_data(0), self._together(chosen))
         return _evaluation_view(self._merge(*copied))
 
+    def with_model(
+        self, state: TrainState, model: nnx.Module, step: int, average: nnx.Module | None = None
+    ) -> TrainState:
+        """A state with the weights and statistics of a model, after so many steps.
+
+        Args:
+            state: whose moments and key stay.
+            model: of the structure of the step's own.
+            step: how many were taken.
+            average: the model with averaged weights, where the step keeps them.
+        """
+        _, params, rest = _split(_training_view(model))
+        kept = state.averages
+        if average is not None:
+            kept = tuple(jax.tree.leaves(_split(_training_view(average))[1]))
+        after = TrainState(
+            params=tuple(jax.tree.leaves(params)),
+            rest=tuple(jax.tree.leaves(rest)),
+            moments=state.moments,
+            averages=kept,
+            key=state.key,
+            step=jnp.int32(step),
+        )
+        copied = jax.tree.map(jnp.copy, after)  # the state is donated, the models live on
+        return jax.device_put(copied, self.shardings) if self._mesh else copied
+
     def tree(self, leaves: Sequence[jax.Array], phase: int | None = None) -> nnx.State:
         """Arrays at the paths of the parameters that they belong to.
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from torch_ref.arrays import channels_first, tensor
 from torch_ref.training.objectives import Objective, together
+from torch_ref.training.optimizers import put
 
 
 class TrainingError(RuntimeError):
@@ -37,6 +38,11 @@ class Phase(NamedTuple):
 def parameters(model: nn.Module, part: str = "") -> list[nn.Parameter]:
     """The parameters that a phase of that part moves."""
     return list(model.get_submodule(part).parameters())
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """What an optimizer moves, in the order in which its state counts them."""
+    return [value for group in optimizer.param_groups for value in group["params"]]
 
 
 Heard = Callable[[int, dict[str, float]], None]
@@ -148,7 +154,7 @@ class Trainer:
         metrics: dict[str, torch.Tensor] = {}
         for number, phase in enumerate(self.phases):
             loss, figures = self._gradients(number, phase, batch)
-            own = [value for group in phase.optimizer.param_groups for value in group["params"]]
+            own = parameters_of(phase.optimizer)
             if self._clip_norm is not None:
                 nn.utils.clip_grad_norm_(own, self._clip_norm)
             if self._clip_value is not None:
@@ -169,7 +175,7 @@ class Trainer:
         self, number: int, phase: Phase, batch: Any
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Leave the gradients of a phase in its parameters; mean loss and figures."""
-        own = [value for group in phase.optimizer.param_groups for value in group["params"]]
+        own = parameters_of(phase.optimizer)
         phase.optimizer.zero_grad()
         found = []
         for index, part in enumerate(_parts(batch, self._accumulate)):
@@ -227,7 +233,9 @@ class Trainer:
             for name, value in under(f"optimizer.{index}.").items():
                 number, _, slot = name.partition(".")
                 slots.setdefault(int(number), {})[slot] = value
-            phase.optimizer.load_state_dict({"state": slots, "param_groups": told["groups"]})
+            own = parameters_of(phase.optimizer)
+            phase.optimizer.load_state_dict({"state": {}, "param_groups": told["groups"]})
+            put(phase.optimizer, {own[number]: of_one for number, of_one in slots.items()})
             if phase.scheduler is not None:
                 phase.scheduler.load_state_dict(told["schedule"])
         if self.average is not None:

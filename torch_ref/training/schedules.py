@@ -1,5 +1,6 @@
 """torch's own schedulers, by the names that `flaxnets.training.schedules` uses."""
 
+import warnings
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -14,3 +15,21 @@ BY_NAME: dict[str, Any] = {
     "one_cycle_lr": lr_scheduler.OneCycleLR,
     "reduce_lr_on_plateau": lr_scheduler.ReduceLROnPlateau,
 }
+
+
+def wind(scheduler: Any, count: int) -> None:
+    """Advance a new scheduler to where it is after so many steps, with the bits that it has there.
+
+    Its rates are made of those before them, so each is computed.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    >>> scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    >>> wind(scheduler, 3)
+    >>> scheduler.last_epoch, optimizer.param_groups[0]["lr"]
+    (3, 0.125)
+    """
+    with warnings.catch_warnings():  # that the optimizer has not moved, which is meant
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(count):
+            scheduler.step()

@@ -1,0 +1,404 @@
+"""A training state in a form of neither backend: a folder of safetensors and JSON.
+
+`model.safetensors` holds weights and statistics, `average.safetensors` an average of the weights
+where one is kept, `optimizer.safetensors` the slots of torch.optim by parameter, such as
+`conv1.weight.exp_avg` (`optimizer.PART.safetensors` where an optimizer moves a part of the
+model only): torch's names and layouts everywhere. `handover.json` says what they mean: steps
+taken, kind and hyper-parameters of the optimizers, the state of their schedules, the seed of the
+random numbers, digests of the files. The folder is there as a whole or not at all.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaxnets import bridge
+from flaxnets.bridge.files import atomic
+
+FORMAT = 1
+RECORD = "handover.json"
+WEIGHTS, AVERAGE = "model.safetensors", "average.safetensors"
+FAMILY = {"adamw": "adam"}  # optimizers that remember the same
+# Of torch's param_groups: how a step is computed, which changes nothing but rounding, and what a
+# schedule sets.
+COMPUTED = ("foreach", "fused", "capturable", "differentiable")
+FREE = ("names", "lr", *COMPUTED)
+
+
+class HandoverError(bridge.BridgeError):
+    """A handover that cannot be written, read or gone on from; one line says all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerState:
+    """What an optimizer knows, with the schedule of its rate.
+
+    Attributes:
+        name: torch's class in lower case.
+        step: how many steps it has taken.
+        scheduled: how many steps torch's scheduler has taken; those of the optimizer in Flax.
+        slots: arrays by the name of their parameter and torch's of the slot, as "w.exp_avg".
+        groups: torch's `param_groups` with `names` in place of `params`; empty if unknown.
+        plateau: what a ReduceLROnPlateau remembers; None of any other schedule.
+    """
+
+    name: str
+    step: int
+    scheduled: int
+    slots: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    plateau: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handover:
+    """A training state between two steps.
+
+    Attributes:
+        step: how many were taken.
+        weights: of the model, its statistics among them, by torch's names.
+        optimizers: by the part of the model that each moves, "" for all of it.
+        seed: of the random numbers: those of step s, from 0, come of the key
+            `jax.random.fold_in(jax.random.key(seed), s)`, in torch of `torch_ref.random`'s.
+        average: of the weights, by torch's names; None where none is kept.
+        run: spec and recipe of the run, where it is one of `flaxnets train`.
+    """
+
+    step: int
+    weights: Mapping[str, np.ndarray]
+    optimizers: Mapping[str, OptimizerState]
+    seed: int | None = None
+    average: Mapping[str, np.ndarray] | None = None
+    run: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """What a script goes on with.
+
+    Attributes:
+        step: how many steps were taken.
+        seed: of the random numbers, see `Handover`; None if the script before did not say.
+        optimizer: the one that was given, which now goes on; of an optax state the new one.
+        average: of the weights, by torch's names; None where none was kept.
+    """
+
+    step: int
+    seed: int | None
+    optimizer: Any
+    average: Mapping[str, np.ndarray] | None
+
+
+def save_handover(
+    folder: str | os.PathLike,
+    model: Any,
+    optimizer: Any,
+    *,
+    step: int,
+    seed: int | None = None,
+    scheduler: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what a training script needs to go on, in whichever backend.
+
+    Args:
+        folder: a new one, or an empty one.
+        model: a `torch.nn.Module` or an `nnx.Module`.
+        optimizer: of torch, the `torch.optim.Optimizer`; of Flax, the optax state or the
+            `nnx.Optimizer` around it: of `flaxnets.training.optimizers`, or of optax's own
+            `adam`, `adamw` and `sgd` with momentum. Where several move parts of the model, a
+            dict of them by the name of the part.
+        step: how many steps were taken.
+        seed: of the random numbers, see `Handover`.
+        scheduler: of torch's optimizer; a dict as well where the optimizers are one. A schedule
+            of Flax is in its state.
+        options: of Flax, what the optimizer was made with, by torch's names, to be compared
+            where the other side goes on; torch's optimizer knows its own.
+
+    Raises:
+        HandoverError: a model or optimizer that has no neutral form, a folder that holds
+            something.
+        OSError: files that cannot be written.
+
+    >>> import tempfile
+    >>> from flax import nnx
+    >>> from flaxnets import create
+    >>> from flaxnets.training import optimizers
+    >>> folder = Path(tempfile.mkdtemp()) / "handover"
+    >>> model = create("linear_network")
+    >>> state = optimizers.adagrad().init(nnx.state(model, nnx.Param))
+    >>> save_handover(folder, model, state, step=0, seed=7)
+    >>> load_handover(folder, model, state).seed
+    7
+    """
+    side, about = _side(model, optimizer, scheduler, options)
+    try:
+        weights, found = side.capture(model, _by_part(optimizer), step, about)
+    except bridge.BridgeError as error:
+        raise HandoverError(str(error)) from None
+    write(folder, Handover(step=step, weights=weights, optimizers=found, seed=seed))
+
+
+def load_handover(
+    folder: str | os.PathLike,
+    model: Any,
+    optimizer: Any,
+    *,
+    scheduler: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> Resumed:
+    """Go on from what `save_handover` or a run of `flaxnets train` has written.
+
+    A torch model, optimizer and scheduler, an NNX model and an `nnx.Optimizer` are changed in
+    place; an optax state stays as it is, and the one to go on with is returned.
+
+    Args:
+        folder: of the handover.
+        model: as in `save_handover`, of the same architecture and dtype.
+        optimizer: as in `save_handover`, of the same kind.
+        scheduler: of torch's optimizer, made for it and not yet advanced.
+        options: of Flax, what the optimizer was made with.
+
+    Raises:
+        HandoverError: a folder that is none, or with every name, shape, dtype, kind and
+            hyper-parameter that does not fit; nothing is then changed.
+    """
+    found = read(folder)
+    side, about = _side(model, optimizer, scheduler, options)
+    try:
+        after = side.restore(model, _by_part(optimizer), found, about)
+    except bridge.BridgeError as error:
+        raise HandoverError(f"{folder}: {error}") from None
+    return Resumed(
+        step=found.step,
+        seed=found.seed,
+        optimizer=after if isinstance(optimizer, dict) else after[""],
+        average=found.average,
+    )
+
+
+def write(folder: str | os.PathLike, state: Handover) -> None:
+    """Write a handover, which is there as a whole when this returns and not at all before.
+
+    Raises:
+        HandoverError: a folder that holds something, an array that is not finite.
+        OSError: files that cannot be written.
+
+    >>> folder = Path(tempfile.mkdtemp()) / "handover"
+    >>> write(folder, Handover(step=3, weights={"w": np.ones(2)}, optimizers={}))
+    >>> read(folder).step, sorted(path.name for path in folder.iterdir())
+    (3, ['handover.json', 'model.safetensors'])
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HandoverError(f"{folder} is there and not empty; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o777 & ~umask)
+        _fill(beside, state)
+        os.rename(beside, folder)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, bridge.BridgeError):
+            raise HandoverError(str(error).replace(f"{beside}", f"{folder}")) from None
+        raise
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _fill(folder: Path, state: Handover) -> None:
+    arrays = {WEIGHTS: state.weights}
+    if state.average is not None:
+        arrays[AVERAGE] = state.average
+    arrays |= {_file_of(part): own.slots for part, own in state.optimizers.items()}
+    for name, values in arrays.items():
+        bridge.write(values, folder / name)
+    record = {
+        "format": FORMAT,
+        "step": state.step,
+        "seed": state.seed,
+        "optimizers": {
+            part: {name: value for name, value in asdict(own).items() if name != "slots"}
+            for part, own in state.optimizers.items()
+        },
+        "run": state.run,
+        "digests": {name: _digest(folder / name) for name in arrays},
+    }
+    with atomic(folder / RECORD) as file:
+        file.write(json.dumps(record, indent=2, allow_nan=False).encode())
+
+
+def read(folder: str | os.PathLike) -> Handover:
+    """A handover, verified.
+
+    Raises:
+        HandoverError: a folder that is none, or a broken one, with what is wrong.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+    except OSError as error:
+        raise HandoverError(f"{folder} holds no handover: {RECORD}: {error.strerror}") from None
+    except ValueError as error:
+        raise HandoverError(f"{folder / RECORD} is broken: {error}") from None
+    try:
+        if record["format"] != FORMAT:
+            raise HandoverError(
+                f"{folder / RECORD} has format {record['format']}; this version reads {FORMAT}"
+            )
+        average = _arrays(folder, record, AVERAGE) if AVERAGE in record["digests"] else None
+        return Handover(
+            step=record["step"],
+            weights=_arrays(folder, record, WEIGHTS),
+            optimizers={
+                part: OptimizerState(slots=_arrays(folder, record, _file_of(part)), **own)
+                for part, own in record["optimizers"].items()
+            },
+            seed=record["seed"],
+            average=average,
+            run=record["run"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HandoverError(f"{folder / RECORD} is broken: {error}") from None
+
+
+def _arrays(folder: Path, record: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+    path = folder / name
+    try:
+        if _digest(path) != record["digests"][name]:
+            raise HandoverError(f"{path} is not as it was written (another digest)")
+        return bridge.read(path)
+    except OSError as error:
+        raise HandoverError(f"{path} cannot be read: {error.strerror}") from None
+    except bridge.BridgeError as error:
+        raise HandoverError(str(error)) from None
+
+
+def _file_of(part: str) -> str:
+    return f"optimizer.{part}.safetensors" if part else "optimizer.safetensors"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _side(
+    model: Any, optimizer: Any, scheduler: Any, options: Mapping[str, Any] | None
+) -> tuple[Any, dict[str, Any]]:
+    """The module of a model's backend, and what it is told of the optimizers besides."""
+    from flax import nnx
+
+    if isinstance(model, nnx.Module):
+        from flaxnets.swap import handover_flax
+
+        whole = isinstance(optimizer, dict)
+        return handover_flax, dict(options or {}) if whole else {"": options or {}}
+    from flaxnets.swap import handover_torch
+
+    return handover_torch, _by_part(scheduler)
+
+
+def _by_part(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {"": given}
+
+
+# What both sides ask of a state that they are to go on from.
+
+
+def part_findings(found: Handover, parts: Mapping[str, Any]) -> list[str]:
+    """Optimizers that are missing, and such that nobody asks for."""
+
+    def said(part: str) -> str:
+        return f"of part {part!r}" if part else "of the whole model"
+
+    return [
+        *(f"missing optimizer {said(part)}" for part in parts.keys() - found.optimizers.keys()),
+        *(f"unexpected optimizer {said(part)}" for part in found.optimizers.keys() - parts.keys()),
+    ]
+
+
+def kind_findings(name: str, found: OptimizerState) -> list[str]:
+    """An optimizer that remembers something else.
+
+    >>> kind_findings("adamw", OptimizerState(name="sgd", step=1, scheduled=1))
+    ['the optimizer is adamw, not sgd']
+    """
+    same = FAMILY.get(name, name) == FAMILY.get(found.name, found.name)
+    return [] if same else [f"the optimizer is {name}, not {found.name}"]
+
+
+def option_findings(
+    options: Mapping[str, Any], group: Mapping[str, Any], free: tuple[str, ...] = FREE
+) -> list[str]:
+    """Hyper-parameters that differ, of those that both sides name.
+
+    >>> option_findings({"lr": 0.1, "eps": 1e-4}, {"lr": 0.2, "eps": 1e-8})
+    ['eps is 0.0001, not 1e-08']
+    """
+    given, known = json_of(options), json_of(group)
+    return [
+        f"{name} is {given[name]}, not {known[name]}"
+        for name in given.keys() & known.keys() - {*free}
+        if given[name] != known[name]
+    ]
+
+
+def json_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters as JSON gives them back: lists for tuples, numbers for arrays of one.
+
+    >>> json_of({"betas": (0.9, np.float32(0.5)), "nesterov": True, "eps": None})
+    {'betas': [0.9, 0.5], 'nesterov': True, 'eps': None}
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        return float(value)
+
+    return {name: plain(value) for name, value in options.items()}
+
+
+def plateau_of(best: float, bad: int, cooldown: int, rate: float | list[float]) -> dict[str, Any]:
+    """What a ReduceLROnPlateau remembers; nothing yet is None, which JSON has, unlike infinity."""
+    return {
+        "best": best if math.isfinite(best) else None,
+        "num_bad_epochs": bad,
+        "cooldown_counter": cooldown,
+        "lr": rate,
+    }
+
+
+def plateau_findings(has: bool, told: OptimizerState) -> list[str]:
+    """A ReduceLROnPlateau on one side only.
+
+    >>> plateau_findings(True, OptimizerState(name="sgd", step=1, scheduled=1))
+    ['a plateau is missing, whose schedule goes on here']
+    """
+    if has == (told.plateau is not None):
+        return []
+    where = "missing, whose schedule goes on here" if has else "unexpected; give its schedule"
+    return [f"a plateau is {where}"]
+
+
+def raise_for(findings: list[str]) -> None:
+    """One error with all findings, if there are any."""
+    if findings:
+        raise HandoverError("does not fit: " + "; ".join(sorted(findings)))

@@ -1,0 +1,258 @@
+"""The neutral form of an NNX model and its optax states; see `flaxnets.swap.handover`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from flaxnets import bridge
+from flaxnets.bridge.convert import weight_findings
+from flaxnets.bridge.optimizer import (
+    _counts,
+    _held,
+    _settled,
+    optimizer_slots,
+    parameter_names,
+    steps_taken,
+)
+from flaxnets.swap.handover import (
+    COMPUTED,
+    Handover,
+    HandoverError,
+    OptimizerState,
+    json_of,
+    kind_findings,
+    option_findings,
+    part_findings,
+    plateau_findings,
+    plateau_of,
+    raise_for,
+)
+from flaxnets.training.schedules import PlateauState
+from flaxnets.training.update_rules import AdamState, SGDState
+
+# Of optax's own optimizers those that compute what torch's compute.
+OPTAX = (optax.ScaleByAdamState, optax.TraceState, optax.ScaleByScheduleState)
+
+
+def capture(
+    model: nnx.Module,
+    states: Mapping[str, Any],
+    step: int,
+    options: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, np.ndarray], dict[str, OptimizerState]]:
+    """Weights and optimizers in the neutral form.
+
+    Args:
+        model: any NNX model whose layers the bridge has rules for.
+        states: of optax, or `nnx.Optimizer`s, by the part of the model that each moves.
+        step: how many were taken, which not every state of optax knows.
+        options: what each optimizer was made with, by torch's names, where that is known.
+
+    Raises:
+        HandoverError: a state without torch's names.
+
+    >>> from flaxnets import create
+    >>> from flaxnets.training import optimizers
+    >>> model = create("linear_network")
+    >>> state = optimizers.adagrad().init(nnx.state(model, nnx.Param))
+    >>> _, found = capture(model, {"": state}, 0, {"": {"lr": 0.1}})
+    >>> found[""].name, sorted(found[""].slots)[:2]
+    ('adagrad', ['W1.step', 'W1.sum'])
+    """
+    found = {}
+    for part, given in states.items():
+        own, state = _part(model, part), _named(_state(given), step)
+        try:
+            slots, taken = optimizer_slots(own, state), steps_taken(state)
+        except bridge.BridgeError as error:
+            raise HandoverError(str(error)) from None
+        names = [_join(part, name) for name in parameter_names(own)]
+        found[part] = OptimizerState(
+            name=_kind(state),
+            step=taken,
+            scheduled=taken,
+            slots={
+                f"{names[index]}.{slot}": value
+                for index, of_one in slots.items()
+                for slot, value in of_one.items()
+            },
+            groups=_groups(options.get(part) or {}, names, taken),
+            plateau=_plateau(state),
+        )
+    return bridge.state_dict(model), found
+
+
+def restore(
+    model: nnx.Module,
+    states: Mapping[str, Any],
+    found: Handover,
+    options: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Put a neutral form into a model, in place; the optimizers that go on.
+
+    An `nnx.Optimizer` is changed in place as well.
+
+    Raises:
+        HandoverError: with all that does not fit; nothing is then changed.
+    """
+    findings = weight_findings(model, found.weights)
+    findings += part_findings(found, states)
+    after = {}
+    for part in states.keys() & found.optimizers.keys():
+        own, told, before = _part(model, part), found.optimizers[part], _state(states[part])
+        state = _named(before, told.step)
+        try:
+            findings += (wrong := kind_findings(_kind(state), told))
+        except bridge.BridgeError as error:  # no state that is known here
+            findings.append(str(error))
+            continue
+        findings += _group_findings(json_of(_numbers(options.get(part) or {}, 0)), told)
+        findings += plateau_findings(_plateau(state) is not None, told)
+        if not wrong:
+            ready, wrong = _loaded(own, part, state, told)
+            after[part] = _renamed(before, ready)
+            findings += wrong
+    raise_for(findings)
+    bridge.load_state_dict(model, found.weights)
+    for part, given in states.items():
+        if isinstance(given, nnx.Optimizer):
+            given.opt_state = nnx.data(after[part])
+            given.step.set_value(jnp.uint32(found.step))
+            after[part] = given
+    return after
+
+
+def _group_findings(options: Mapping[str, Any], told: OptimizerState) -> list[str]:
+    """Hyper-parameters that differ from these, or between groups, of which optax knows none."""
+    if not told.groups:
+        return []
+    first, *others = told.groups
+    differ = {
+        name
+        for other in others
+        for name, value in other.items()
+        if name not in ("names", *COMPUTED) and value != first.get(name)
+    }
+    return option_findings(options, first) + [
+        f"the {len(told.groups)} param_groups differ in {name}" for name in differ
+    ]
+
+
+def _loaded(own: nnx.Module, part: str, state: Any, told: OptimizerState) -> tuple[Any, list[str]]:
+    """An optax state that goes on from a neutral one, and what is wrong with that."""
+    names = [_join(part, name) for name in parameter_names(own)]
+    places = {name: index for index, name in enumerate(names)}
+    slots: dict[int, dict[str, np.ndarray]] = {}
+    findings = []
+    for label, value in told.slots.items():
+        name, _, slot = label.rpartition(".")
+        if name in places:
+            slots.setdefault(places[name], {})[slot] = value
+        else:
+            findings.append(f"unexpected {slot} of {name}")
+    torchs = {"state": slots, "param_groups": [{"params": list(range(len(names)))}]}
+    counted = any("step" in of_one for of_one in slots.values())
+    step = None if counted or _counts(_held(state)) else told.step
+    try:
+        state = bridge.load_optimizer_state_dict(own, state, torchs, step)
+    except bridge.BridgeError as error:
+        return state, [*findings, str(error).removeprefix("optimizer state does not fit: ")]
+    return _on_plateau(state, told), findings
+
+
+def _on_plateau(state: Any, told: OptimizerState) -> Any:
+    """A state whose ReduceLROnPlateau, if there is one, remembers what it did."""
+    if told.plateau is None:
+        return state
+    plateau = told.plateau
+    lr = plateau["lr"][0] if isinstance(plateau["lr"], list) else plateau["lr"]
+
+    def remember(node: Any) -> Any:
+        if not isinstance(node, PlateauState):
+            return node
+        known = {**plateau, "lr": lr}
+        if known["best"] is None:
+            known["best"] = node.best
+        with jax.enable_x64(True):  # else numbers in float64 would become float32
+            return PlateauState(
+                *(
+                    jax.tree.map(lambda old, new=known[name]: jnp.asarray(new, old.dtype), field)
+                    for name, field in node._asdict().items()
+                )
+            )
+
+    return jax.tree.map(remember, state, is_leaf=lambda x: isinstance(x, PlateauState))
+
+
+def _part(model: nnx.Module, part: str) -> nnx.Module:
+    for name in filter(None, part.split(".")):
+        model = getattr(model, name)
+    return model
+
+
+def _state(given: Any) -> Any:
+    return given.opt_state if isinstance(given, nnx.Optimizer) else given
+
+
+def _join(part: str, name: str) -> str:
+    return f"{part}.{name}" if part else name
+
+
+def _kind(state: Any) -> str:
+    """Torch's name of what a state is of; AdamW's and Adam's are one."""
+    return type(_held(state)).__name__.removesuffix("State").lower()
+
+
+def _named(state: Any, step: int) -> Any:
+    """A state of optax with torch's names."""
+
+    def name(node: Any) -> Any:
+        if isinstance(node, optax.ScaleByAdamState):
+            return AdamState(node.count, node.mu, node.nu)
+        if isinstance(node, optax.TraceState):
+            return SGDState(jnp.int32(step), node.trace)
+        return node
+
+    return jax.tree.map(name, state, is_leaf=lambda node: isinstance(node, OPTAX))
+
+
+def _renamed(before: Any, after: Any) -> Any:
+    """What `_named` gave, gone on from elsewhere, with the names that it had."""
+    step = steps_taken(after)
+
+    def rename(old: Any, new: Any) -> Any:
+        if isinstance(old, optax.ScaleByAdamState):
+            return optax.ScaleByAdamState(new.step, new.exp_avg, new.exp_avg_sq)
+        if isinstance(old, optax.TraceState):
+            return optax.TraceState(new.momentum_buffer)
+        if isinstance(old, optax.ScaleByScheduleState):
+            count = jax.tree.map(lambda x: jnp.asarray(step, x.dtype), old.count)
+            return optax.ScaleByScheduleState(count)
+        return new
+
+    return jax.tree.map(rename, before, after, is_leaf=lambda node: isinstance(node, OPTAX))
+
+
+def _groups(options: Mapping[str, Any], names: list[str], count: int) -> list[dict[str, Any]]:
+    return [{"names": names, **json_of(_numbers(options, count))}] if options else []
+
+
+def _numbers(options: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Options with the numbers of schedules after so many steps."""
+    return {name: _settled(value, count) for name, value in options.items()}
+
+
+def _plateau(state: Any) -> dict[str, Any] | None:
+    def is_plateau(node: Any) -> bool:
+        return isinstance(node, PlateauState)
+
+    for node in jax.tree.leaves(state, is_leaf=is_plateau):
+        if is_plateau(node):
+            lr, best, bad, cooldown = (np.asarray(x).item() for x in jax.tree.leaves(node))
+            return plateau_of(best, bad, cooldown, lr)
+    return None
