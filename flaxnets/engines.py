@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 import flaxnets
 from flaxnets import bridge, specs
-from flaxnets.bridge.convert import _tied, as_numpy, in_dtype
+from flaxnets.bridge.convert import tied, as_numpy, in_dtype
 from flaxnets.data import Dataset, Lazy, Resident, batches, fits
 from flaxnets.data.stream import stream
 from flaxnets.evaluation import Call
@@ -224,7 +224,7 @@ class FlaxEngine:
         moments = dict(zip(self._parts, self._step.moments(state), strict=True))
         after = handover_flax.restore(model, moments, found, {})
         if state.averages:
-            average, copies = self._step.model(state), _tied(model)
+            average, copies = self._step.model(state), tied(model)
             own = {name: value for name, value in found.weights.items() if name not in copies}
             bridge.load_state_dict(average, own | {**_average(found)})
         state = self._step.with_moments(state, [after[part] for part in self._parts])

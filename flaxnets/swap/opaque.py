@@ -9,7 +9,7 @@ import jax
 import torch
 
 from flaxnets.swap.arrays import jax_dtype, to_torch, torch_dtype
-from flaxnets.swap.flax_function import Call, precision
+from flaxnets.swap.flax_call import Call, precision
 
 _modules: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()

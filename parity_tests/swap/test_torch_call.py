@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 from jax.test_util import check_grads
 
 from flaxnets import layers, swap
-from flaxnets.swap.torch_function import Seeded
+from flaxnets.swap.torch_call import Seeded
 
 
 def test_metric():

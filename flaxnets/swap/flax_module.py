@@ -13,7 +13,7 @@ from torch import nn
 
 from flaxnets.bridge.convert import as_numpy
 from flaxnets.swap.arrays import SwapError
-from flaxnets.swap.torch_function import Host
+from flaxnets.swap.torch_call import Host
 
 
 def as_flax(module: nn.Module) -> "TorchModule":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own custom)
 
 from flaxnets import layers, swap
-from flaxnets.swap.flax_function import Call
+from flaxnets.swap.flax_call import Call
 
 
 def test_loss():

@@ -17,7 +17,7 @@ from flaxnets.bridge.convert import entries, modules, state_dict, tied
 from flaxnets.layers import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from flaxnets.swap import opaque
 from flaxnets.swap.arrays import Copy, SwapError, jax_dtype
-from flaxnets.swap.flax_function import Call, Form, taken_apart
+from flaxnets.swap.flax_call import Call, Form, taken_apart
 from torch_ref.arrays import tensor
 
 HELD_BY_TORCH = nnx.Module | nnx.Variable | jax.Array | jax.ShapeDtypeStruct
