@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 import flaxnets
 from flaxnets import bridge, specs
-from flaxnets.bridge.convert import tied, as_numpy, in_dtype
+from flaxnets.bridge.convert import as_numpy, in_dtype, tied
 from flaxnets.data import Dataset, Lazy, Resident, batches, fits
 from flaxnets.data.stream import stream
 from flaxnets.evaluation import Call
