@@ -18,6 +18,7 @@ NETWORKS = {
     "transformer": ({"d_model": 6, "nhead": 2, "dim_feedforward": 7, **LAYERS}, "co2"),
     "vae": ({"in_shape": (1, 8, 8)}, "digits"),
     "gan": ({"in_shape": (1, 8, 8), "width": 2}, "digits"),
+    "rnn": ({"input_size": 4, "hidden_size": 5, "output_size": 1, "num_layers": 2}, "sunspots"),
 }
 TOGETHER = {
     "lr": 0.01,
@@ -85,9 +86,10 @@ def test_goes_on_from_its_state(kind, schedule):
         np.testing.assert_array_equal(one, other)
 
 
-def test_rematerialisation_changes_nothing_in_torch():
+@pytest.mark.parametrize("name", ["vae", "rnn"])
+def test_rematerialisation_changes_nothing_in_torch(name):
     """What torch computes again draws the same numbers and moves the statistics once."""
-    engines = [_engine(TorchEngine, "vae", remat=remat) for remat in (False, True)]
+    engines = [_engine(TorchEngine, name, remat=remat) for remat in (False, True)]
     losses = [_losses(engine, 4) for engine in engines]
     assert losses[0] == losses[1]
     for one, other in zip(*(jax.tree.leaves(engine.state()[0]) for engine in engines), strict=True):

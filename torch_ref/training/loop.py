@@ -319,16 +319,19 @@ def _parts(batch: Any, count: int) -> list[Any]:
 def _keeping_products(model: nn.Module, draws: AbstractContextManager) -> tuple[Any, Any]:
     """The contexts of rematerialisation, which keeps what is longer to compute than to read.
 
-    What is computed again draws the same numbers and leaves the statistics as they are.
+    What is computed again draws the same numbers and leaves the statistics as they are. Torch's
+    recurrent layers write into their products, so that of them nothing can be kept.
     """
-    forward, again = create_selective_checkpoint_contexts(
-        [
-            torch.ops.aten.mm.default,
-            torch.ops.aten.addmm.default,
-            torch.ops.aten.bmm.default,
-            torch.ops.aten.convolution.default,
-        ]
-    )
+    forward, again = contextlib.nullcontext(), contextlib.nullcontext()
+    if not any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in model.modules()):
+        forward, again = create_selective_checkpoint_contexts(
+            [
+                torch.ops.aten.mm.default,
+                torch.ops.aten.addmm.default,
+                torch.ops.aten.bmm.default,
+                torch.ops.aten.convolution.default,
+            ]
+        )
 
     @contextlib.contextmanager
     def once_more() -> Iterator[None]:
