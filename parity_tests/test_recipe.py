@@ -11,6 +11,7 @@ import torch
 import flaxnets
 from flaxnets.engines import _optax, _torch_schedule
 from flaxnets.recipe import Recipe
+from flaxnets.training import schedules
 from flaxnets.training.loop import TrainingError
 
 SPEC = flaxnets.spec("mlp", "tiny")
@@ -92,3 +93,10 @@ def test_settled():
     """Epochs become steps, and a batch is what its parts make equal."""
     settled = Recipe(epochs=3, accumulate=4).settled(SPEC, 50)
     assert (settled.batch_size, settled.steps, settled.epochs) == (48, 3, None)
+
+
+def test_warm_up():
+    """The rate rises evenly to the whole at the last step of the warm-up, then falls from there."""
+    (name, told), *_ = Recipe(steps=8, warmup=4, schedule="cosine").schedules()
+    rates = [float(getattr(schedules, name)(0.4, **told)(step)) for step in range(4)]
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)

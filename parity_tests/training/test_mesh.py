@@ -162,6 +162,14 @@ def test_batch_that_cannot_be_shared():
         meshes.require_divisible(Eight, 16, 3)
 
 
+def test_batch_is_divided():
+    """Every device has its part of a batch, and of each of several batches."""
+    mesh = jax.sharding.AbstractMesh((4, 2), meshes.AXES)
+    assert meshes.of_batch(mesh).shard_shape((16, 3)) == (2, 3)
+    assert meshes.of_batch(mesh, several=True).shard_shape((5, 16, 3)) == (5, 2, 3)
+    assert meshes.everywhere(mesh).shard_shape((16, 3)) == (16, 3)
+
+
 def test_process_out_of_range():
     """A process beyond the last is refused before anyone is called."""
     with pytest.raises(meshes.MeshError, match="process_id 2 is not between 0 and 1"):
