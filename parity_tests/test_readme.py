@@ -109,7 +109,7 @@ def test_command(line, pytestconfig, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "line",
     [
-        "flaxnets trian lenet",
+        "flaxnets training lenet",
         "flaxnets train lenet --stepps 200",
         "flaxnets bench [NAMES] [--contender ...]",
         "--optimiser adamw",
