@@ -63,6 +63,7 @@ def test_too_many_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+# Smaller than the default, or as large as the data want it.
 LAYERS = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 TINY = {
     "autoencoder": {},
@@ -101,7 +102,7 @@ def test_every_architecture_trains(tmp_path, name):
     Both begin with the same weights and meet the same batches and random numbers, so that the
     losses differ by float32 rounding, which five steps of Adam make a thousand times as large.
     """
-    spec = flaxnets.spec(name, **TINY[name])
+    spec = flaxnets.spec(name, **TINY.get(name, {}))
     images = spec.examples(1)[0].axes == "bhwc" or name in ("feedforward", "mlp")
     data = "digits" if images else None
     ours, theirs = (

@@ -1,0 +1,85 @@
+"""A newcomer's path: the README's section on adding an architecture, followed to the letter."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flaxnets import parity
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SECTION = README.split("\n## Adding an architecture\n")[1].split("\n## ")[0]
+FILES = dict(re.findall(r'^```python title="(\S+)"\n(.*?)^```$', SECTION, re.DOTALL | re.MULTILINE))
+(ROW,) = re.findall(r"^```markdown\n(.*?\n)```$", SECTION, re.DOTALL | re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}(flaxnets .*)$", SECTION, re.MULTILINE)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A clone of the house, less what git ignores."""
+    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()]
+    ignore = shutil.ignore_patterns(".git", *ignored)
+    return Path(shutil.copytree(ROOT, tmp_path / "copy", ignore=ignore))
+
+
+def _python(folder):
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.py")}
+
+
+def _run(copy, *words):
+    """What Python prints in the copy, and the seconds that it takes."""
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout, round(time.monotonic() - start, 1)
+
+
+def test_new_architecture(copy, record_property):
+    """The four files and the row that the README shows are all that a network takes.
+
+    The command line finds it and proves it, and whatever the suite asks of every architecture
+    holds for it, but for the checks of parity, which are the command's.
+    """
+    before = _python(copy)
+    for name, text in FILES.items():
+        (copy / name).write_text(text)
+    head, rows, tail = re.split(r"(\| name \| network \|.*?\n)(?=\n)", README, flags=re.DOTALL)
+    (copy / "README.md").write_text(head + rows + ROW + tail)
+
+    said = {}
+    for line in COMMANDS:
+        command, *words = shlex.split(line)[1:]
+        said[command], seconds = _run(copy, "flaxnets.cli", command, *words)
+        record_property(command, seconds)
+    assert said.keys() == {"list", "show", "train", "parity"}
+    assert re.search("residual_mlp .* ResidualMLP .* classification .* tiny", said["list"])
+    assert re.search(r"fc2\.kernel .* fc2\.weight .* \(32, 64\) .* \(64, 32\)", said["show"])
+    assert float(re.search(r"test accuracy (\S+)%", said["train"])[1]) > 90
+    assert "</html>" in (copy / "runs/residual/report.html").read_text()
+    assert said["parity"].count(" pass ") == 2 * len(parity.CHECKS)
+
+    asked = {name for name, text in before.items() if "flaxnets.names()" in text}
+    asked = asked - {"parity_tests/test_parity.py"} | FILES.keys()
+    tests = sorted(name for name in asked if name.startswith("parity_tests/"))
+    chosen = ("-k", "residual_mlp or test_mirror")
+    told, seconds = _run(copy, "pytest", "-v", "-n0", *chosen, *tests)
+    record_property("its tests", seconds)
+    assert "test_shortcut PASSED" in told
+    for test in ("test_every_architecture_trains", "test_architecture_is_complete"):
+        assert f"{test}[residual_mlp] PASSED" in told
+    _run(copy, "ruff", "format", "--check", *FILES)
+    _run(copy, "ruff", "check", *FILES)
+    assert _python(copy) == before | FILES
