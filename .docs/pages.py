@@ -5,9 +5,10 @@ never run), and each public module has one with its docstrings. Files that a pag
 that are none of these get a page that shows them.
 """
 
-import html.parser
+import os
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,10 +16,16 @@ import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flaxnets", "torch_ref")
-TEXTS = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+TEXTS = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+HREF = re.compile(r'href="([^"#:]+)')
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 log = get_plugin_logger(__name__)
 
@@ -27,7 +34,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The navigation: what is in the tree, packages as sections."""
     notebooks = [f"notebooks/{path.name}" for path in _notebooks()]
     config.nav = [
-        {"flaxnets": "index.md"},
+        {"Home": "index.md"},
         *([{"Notebooks": notebooks}] if notebooks else []),
         {"API": [entry for package in PACKAGES for entry in _entries(ROOT / package)]},
         {"Changelog": "changelog.md"},
@@ -43,8 +50,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source in [file for name in TEXTS for file in _linked((ROOT / name).read_text())]:
         if _page(source).startswith("files/"):
             pages[_page(source)] = _file_page(source)
-    for name, page in TEXTS.items():
-        pages[page] = LINK.sub(lambda found: _rewritten(found), pages[page])
+    for page in TEXTS.values():
+        pages[page] = LINK.sub(_rewritten, pages[page])
     for package in PACKAGES:
         tree = griffe.load(package, search_paths=[ROOT])
         pages |= {_page(module.filepath): _module_page(module) for module in _modules(tree)}
@@ -52,13 +59,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         hidden = InclusionLevel.NOT_IN_NAV if page.startswith("files/") else InclusionLevel.INCLUDED
         files.append(File.generated(config, page, content=content, inclusion=hidden))
     for path in _notebooks():
-        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
+        name = f"notebooks/{path.name}"
+        files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
+
+
+def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
+    """A notebook's links to files of the repository, as links to their pages."""
+    source = ROOT / page.file.src_uri
+    if source.suffix != ".ipynb":
+        return html
+
+    def rewritten(found: re.Match) -> str:
+        target = Path(os.path.normpath(source.parent / found[1]))
+        to = files.get_file_from_path(_page(target)) if target.is_relative_to(ROOT) else None
+        return f'href="{to.url_relative_to(page.file)}' if to else found[0]
+
+    return HREF.sub(rewritten, html)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
     """Follow every link within the site, those of notebooks and docstrings, too."""
-    site = Path(config.site_dir)
+    site = Path(config.site_dir).resolve()
     pages = {path: _Links(path.read_text()) for path in site.rglob("*.html")}
     for path, page in pages.items():
         if path.name == "404.html":  # its links start at the address of the site
@@ -70,12 +92,11 @@ def on_post_build(config: MkDocsConfig) -> None:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 log.warning(f"{path.relative_to(site)}: {link} leads nowhere")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    log.warning(f"{path.relative_to(site)}: {link} has no such place")
+            elif target in pages and not pages[target].has(unquote(parts.fragment)):
+                log.warning(f"{path.relative_to(site)}: {link} has no such place")
 
 
-class _Links(html.parser.HTMLParser):
+class _Links(HTMLParser):
     """Where a page leads, and the places in it."""
 
     def __init__(self, text: str) -> None:
@@ -88,6 +109,9 @@ class _Links(html.parser.HTMLParser):
         given = dict(attrs)
         self.links |= {link for name in ("href", "src") if (link := given.get(name))}
         self.anchors |= {place for name in ("id", "name") if (place := given.get(name))}
+
+    def has(self, place: str) -> bool:
+        return not place or place in self.anchors
 
 
 def _notebooks() -> list[Path]:
@@ -156,8 +180,11 @@ def _module_page(module: griffe.Module) -> str:
     """A module's docstrings; of a package also what it exports and which modules it has."""
     if not module.is_init_module:
         return f"::: {module.path}\n"
-    own = [name for name, thing in module.members.items() if not thing.is_alias]
-    own = [name for name in own if not module.members[name].is_module]
+    own = [
+        name
+        for name, thing in module.members.items()
+        if not (name.startswith("_") or thing.is_alias or thing.is_module) and thing.docstring
+    ]
     taken = [name for name in module.exports or () if module.members[str(name)].is_alias]
     rows = []
     for name in taken:
@@ -169,5 +196,7 @@ def _module_page(module: griffe.Module) -> str:
         text += "\n## Names\n\n| name | |\n|---|---|\n" + "\n".join(rows) + "\n"
     if inside:
         text += "\n## Modules\n\n| module | |\n|---|---|\n"
-        text += "".join(f"| [`{part.name}`][{part.path}] | {_first_line(part)} |\n" for part in inside)
+        text += "".join(
+            f"| [`{part.name}`][{part.path}] | {_first_line(part)} |\n" for part in inside
+        )
     return text

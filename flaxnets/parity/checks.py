@@ -297,6 +297,7 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
         bfloat16,
     )
 }
+"""Every check by its name, in the order in which they run."""
 
 
 def check(

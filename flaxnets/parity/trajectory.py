@@ -168,6 +168,7 @@ METHODS: dict[str, Method] = {
         schedule_options={"factor": 0.5, "patience": 2, "threshold": 0.05},
     ),
 }
+"""Ways of training that `trajectory` goes through, by name."""
 
 
 # What has gradients that are zero in exact arithmetic, and how one of it is called.
