@@ -1,8 +1,8 @@
-# demo and test each set up .venv by themselves; PYTHON picks the interpreter (3.11 or later).
+# Each target sets up .venv by itself; PYTHON picks the interpreter (3.11 or later).
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: .venv/installed
 	$(BIN)/flaxnets demo
@@ -17,8 +17,16 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+# The site is in site/; a link that leads nowhere is an error (--quiet would let it pass).
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .docs/mkdocs.yml
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,data,dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from flaxnets import specs
 
 __version__ = "0.1.0"
-__all__ = ["create", "load", "names", "spec"]
+__all__ = ["build", "create", "load", "names", "spec"]
 
 
 def names() -> tuple[str, ...]:
@@ -69,7 +69,11 @@ def create(
 def build(
     description: specs.Spec, backend: Literal["flax", "torch"] = "flax", seed: int = 0
 ) -> Any:
-    """Build one twin from a spec that is already there; see `create`."""
+    """Build one twin from a spec that is already there; see `create`.
+
+    >>> type(build(spec("lenet", "tiny"))).__name__
+    'LeNet'
+    """
     if backend not in ("flax", "torch"):
         raise specs.SpecError(f"backend {backend!r} is unknown; use 'flax' or 'torch'")
     package = "flaxnets.models" if backend == "flax" else "torch_ref.models"

@@ -78,7 +78,12 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Result:
-    """All rows, and the machine that they were measured on."""
+    """All rows, and the machine that they were measured on.
+
+    >>> rows = [Row("mlp", "", 32, OURS, ratio_to_torch_eager=ratio) for ratio in (2.0, 8.0)]
+    >>> Result({}, rows).geometric_mean
+    4.0
+    """
 
     machine: Mapping[str, str]
     rows: Sequence[Row] = field(default_factory=list)

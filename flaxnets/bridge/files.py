@@ -41,6 +41,11 @@ def save(model: nnx.Module, path: str | os.PathLike) -> None:
     Raises:
         BridgeError: a weight that is not finite.
         OSError: the file cannot be written; one that was there before is still there.
+
+    >>> path = Path(tempfile.mkdtemp()) / "linear.safetensors"
+    >>> save(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), path)
+    >>> read(path)["weight"].shape
+    (3, 2)
     """
     write(state_dict(model), path)
 
@@ -51,6 +56,13 @@ def load(model: nnx.Module, path: str | os.PathLike) -> None:
     Raises:
         BridgeError: a broken file, or weights that do not fit; the model is then as it was.
         OSError: the file cannot be read.
+
+    >>> path = Path(tempfile.mkdtemp()) / "linear.safetensors"
+    >>> write({"weight": np.eye(2, dtype=np.float32), "bias": np.ones(2, np.float32)}, path)
+    >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    >>> load(model, path)
+    >>> model(np.zeros(2)).tolist()
+    [1.0, 1.0]
     """
     state = read(path)
     try:
@@ -60,7 +72,13 @@ def load(model: nnx.Module, path: str | os.PathLike) -> None:
 
 
 def write(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Write arrays by name to a safetensors file; see `save`."""
+    """Write arrays by name to a safetensors file; see `save`.
+
+    >>> path = Path(tempfile.mkdtemp()) / "w.safetensors"
+    >>> write({"a": np.ones(2)}, path)
+    >>> path.read_bytes()[8:].startswith(b'{"')
+    True
+    """
     arrays = {name: np.asarray(array, order="C") for name, array in state.items()}
     _require_finite(arrays, path)
     with atomic(path) as file:
@@ -70,7 +88,6 @@ def write(state: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file by name; see `load`.
 
-    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "w.safetensors"
     >>> write({"a": np.ones(2)}, path)
     >>> read(path)["a"].tolist()

@@ -33,6 +33,9 @@ class Leaf(NamedTuple):
         torch_dtype: of the torch leaf where it is not Flax's: torch counts in int64, which
             JAX has only under `jax.enable_x64`, so that Flax counts in int32. Values cross
             exactly or not at all.
+
+    >>> Leaf("kernel", "weight", "o i -> i o").to_torch()
+    'i o -> o i'
     """
 
     flax: str
@@ -55,6 +58,10 @@ class TorchOnly(NamedTuple):
     It has to be there on the way in, with its shape and dtype, and its value is let go; on
     the way out it is `value`, as in a fresh torch layer. A rule may say this only of what no
     result of the NNX layer depends on.
+
+    >>> from flaxnets import bridge
+    >>> bridge.state_dict(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))["num_batches_tracked"]
+    array(0)
     """
 
     torch: str
@@ -103,11 +110,11 @@ def register(layer: type[nnx.Module], *leaves: Leaf | TorchOnly) -> None:
         layer: the NNX class; the rule holds for its subclasses too.
         *leaves: every weight that it holds itself, and what only the torch layer holds.
 
+    >>> from flaxnets import bridge
     >>> class Scale(nnx.Module):
     ...     def __init__(self):
     ...         self.gain = nnx.Param(nnx.initializers.ones(None, (3,)))
-    >>> register(Scale, Leaf("gain", "weight"))
-    >>> from flaxnets import bridge
+    >>> bridge.register(Scale, bridge.Leaf("gain", "weight"))
     >>> list(bridge.state_dict(Scale()))
     ['weight']
     """

@@ -59,7 +59,11 @@ READERS: dict[str, Callable[[list[Path], str], Dataset]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The data sets that `load` knows by name."""
+    """The data sets that `load` knows by name.
+
+    >>> "mnist" in names()
+    True
+    """
     return tuple(LOADERS)
 
 

@@ -40,6 +40,10 @@ class Dataset:
         words: what the tokens of the inputs mean.
         labels: what labels, or the tokens of the targets, mean.
         separator: between words that are shown.
+
+    >>> images, labels = np.zeros((4, 8, 8, 1)), np.array([0, 1, 1, 0])
+    >>> Dataset("mine", images[:3], labels[:3], images[3:], labels[3:], num_classes=2).name
+    'mine'
     """
 
     name: str
@@ -125,6 +129,12 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
 
     Raises:
         DataError: data that cannot be made to fit.
+
+    >>> images, labels = np.zeros((4, 8, 8, 1)), np.array([0, 1, 1, 0])
+    >>> mine = Dataset("mine", images[:3], labels[:3], images[3:], labels[3:], num_classes=2)
+    >>> wanted = Input(name="image", shape=(1, 64), axes="bf")
+    >>> fit(mine, (wanted,), None).train_inputs.shape
+    (3, 64)
     """
     if isinstance(dataset.train_inputs, tuple):
         return replace(

@@ -26,9 +26,11 @@ class Autoencoder(nnx.Module):
         self.decoder_2 = Linear(spec.reduced_size, spec.input_size, rngs=rngs)
 
     def encode(self, x: Float[Array, "b f"]) -> Float[Array, "b k"]:
+        """(b, f) -> (b, k)."""
         return self.encoder_2(self.relu(self.encoder_1(x)))
 
     def decode(self, code: Float[Array, "b k"]) -> Float[Array, "b f"]:
+        """(b, k) -> (b, f)."""
         return self.decoder_2(self.relu(self.decoder_1(code)))
 
     def __call__(self, x: Float[Array, "b f"]) -> Float[Array, "b f"]:

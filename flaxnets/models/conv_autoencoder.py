@@ -34,9 +34,11 @@ class ConvAutoencoder(nnx.Module):
         )
 
     def encode(self, image: Float[Array, "b h w c"]) -> Float[Array, "b y x k"]:
+        """(b, h, w, c) -> (b, y, x, k)."""
         return self.encoder(image)
 
     def decode(self, code: Float[Array, "b y x k"]) -> Float[Array, "b h w c"]:
+        """(b, y, x, k) -> (b, h, w, c)."""
         return self.decoder(code)
 
     def __call__(self, image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

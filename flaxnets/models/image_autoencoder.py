@@ -44,9 +44,11 @@ class ImageAutoencoder(nnx.Module):
         self.unflatten = Unflatten(1, spec.in_shape)
 
     def encode(self, image: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
+        """(b, h, w, c) -> (b, k)."""
         return self.encoder(self.flatten(image))
 
     def decode(self, code: Float[Array, "b k"]) -> Float[Array, "b h w c"]:
+        """(b, k) -> (b, h, w, c)."""
         return self.unflatten(self.decoder(code))
 
     def __call__(self, image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -297,6 +297,7 @@ CHECKS: dict[str, Callable[[Subject], Finding]] = {
         bfloat16,
     )
 }
+"""Every check by its name, in the order in which they run."""
 
 
 def check(
@@ -332,6 +333,11 @@ def check(
     Raises:
         KeyError: an unknown check.
         bridge.BridgeError: weights of one side without a counterpart on the other.
+
+    >>> x = Input(name="x", shape=(2, 4), axes="bf")
+    >>> pair = nnx.Linear(4, 3, rngs=nnx.Rngs(0)), torch.nn.Linear(4, 3)
+    >>> check(*pair, [x], ["forward", "round_trip"]).passed
+    True
     """
     for kind, known, chosen in (("check", CHECKS, checks or ()), ("method", METHODS, methods)):
         for unknown in set(chosen) - known.keys():

@@ -69,6 +69,11 @@ class Pair:
 
     Raises:
         bridge.BridgeError: weights of one side without a counterpart on the other.
+
+    >>> x = Input(name="x", shape=(2, 4), axes="bf")
+    >>> pair = Pair(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), torch.nn.Linear(4, 3), [x])
+    >>> {name: weight.shape for name, weight in pair.weights.items()}
+    {'weight': (3, 4), 'bias': (3,)}
     """
 
     def __init__(

@@ -65,6 +65,9 @@ class Row:
         cause: the likely one, from the known differences between the frameworks.
         arrays: the worst few, worst first.
         layers: the error of every submodule's output in data-flow order (`intermediates`).
+
+    >>> Row("lenet", "tiny", "forward", True, 2e-15, 1e-10, "logits", 0.4).cause
+    ''
     """
 
     architecture: str

@@ -41,6 +41,14 @@ class Task(NamedTuple):
         torch_objectives: the same of the torch model.
         examples: what the inputs of a batch are, for their layout.
         batches: pairs of inputs and targets, in Flax's layout.
+
+    >>> from flaxnets.training import objectives
+    >>> examples = [Input(name="x", shape=(2, 4), axes="bf")]
+    >>> flax_loss = {"": objectives.classification()}
+    >>> torch_loss = {"": torch_objectives.classification()}
+    >>> batch = np.ones((2, 4)), np.array([0, 1])
+    >>> len(Task(flax_loss, torch_loss, examples, [batch]).batches)
+    1
     """
 
     objectives: Mapping[str, Objective]
@@ -160,6 +168,7 @@ METHODS: dict[str, Method] = {
         schedule_options={"factor": 0.5, "patience": 2, "threshold": 0.05},
     ),
 }
+"""Ways of training that `trajectory` goes through, by name."""
 
 
 # What has gradients that are zero in exact arithmetic, and how one of it is called.

@@ -46,6 +46,10 @@ class Phase(NamedTuple):
         objective: the loss, see `flaxnets.training.objectives`.
         optimizer: any optax transformation; one that asks for a `value` gets the loss.
         part: the attribute of the model whose parameters are trained; "" for all of them.
+
+    >>> from flaxnets.training import objectives
+    >>> Phase(objectives.classification(), optax.sgd(0.1), part="fc2").part
+    'fc2'
     """
 
     objective: Objective

@@ -27,6 +27,9 @@ class Diagnosis:
         cause: the likely one.
         check: that found it, "weights" where weights lack a counterpart, "" where all agree.
         details: a line for every layer or array that was compared.
+
+    >>> print(Diagnosis("norm1", "eps 1e-06, not 1e-05", "forward", ()))
+    norm1: eps 1e-06, not 1e-05 (forward)
     """
 
     place: str

@@ -1,0 +1,202 @@
+"""MkDocs hook: every page and the navigation, from the tree as it is at each build.
+
+README, CHANGELOG and CONTRIBUTING are pages, each notebook is one (it is shown as it was saved,
+never run), and each public module has one with its docstrings. Files that a page links to and
+that are none of these get a page that shows them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority, get_plugin_logger
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("flaxnets", "torch_ref")
+TEXTS = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+HREF = re.compile(r'href="([^"#:]+)')
+LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
+log = get_plugin_logger(__name__)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The navigation: what is in the tree, packages as sections."""
+    notebooks = [f"notebooks/{path.name}" for path in _notebooks()]
+    config.nav = [
+        {"Home": "index.md"},
+        *([{"Notebooks": notebooks}] if notebooks else []),
+        {"API": [entry for package in PACKAGES for entry in _entries(ROOT / package)]},
+        {"Changelog": "changelog.md"},
+        {"Contributing": "contributing.md"},
+    ]
+    return config
+
+
+@event_priority(100)  # before the plugin that takes the notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The pages that the navigation names, and those that they link to."""
+    pages = {TEXTS[name]: (ROOT / name).read_text() for name in TEXTS}
+    for source in [file for name in TEXTS for file in _linked((ROOT / name).read_text())]:
+        if _page(source).startswith("files/"):
+            pages[_page(source)] = _file_page(source)
+    for page in TEXTS.values():
+        pages[page] = LINK.sub(_rewritten, pages[page])
+    for package in PACKAGES:
+        tree = griffe.load(package, search_paths=[ROOT])
+        pages |= {_page(module.filepath): _module_page(module) for module in _modules(tree)}
+    for page, content in pages.items():
+        hidden = InclusionLevel.NOT_IN_NAV if page.startswith("files/") else InclusionLevel.INCLUDED
+        files.append(File.generated(config, page, content=content, inclusion=hidden))
+    for path in _notebooks():
+        name = f"notebooks/{path.name}"
+        files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
+    return files
+
+
+def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
+    """A notebook's links to files of the repository, as links to their pages."""
+    source = ROOT / page.file.src_uri
+    if source.suffix != ".ipynb":
+        return html
+
+    def rewritten(found: re.Match) -> str:
+        target = Path(os.path.normpath(source.parent / found[1]))
+        to = files.get_file_from_path(_page(target)) if target.is_relative_to(ROOT) else None
+        return f'href="{to.url_relative_to(page.file)}' if to else found[0]
+
+    return HREF.sub(rewritten, html)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Follow every link within the site, those of notebooks and docstrings, too."""
+    site = Path(config.site_dir).resolve()
+    pages = {path: _Links(path.read_text()) for path in site.rglob("*.html")}
+    for path, page in pages.items():
+        if path.name == "404.html":  # its links start at the address of the site
+            continue
+        for link in sorted(page.links):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not target.exists():
+                log.warning(f"{path.relative_to(site)}: {link} leads nowhere")
+            elif target in pages and not pages[target].has(unquote(parts.fragment)):
+                log.warning(f"{path.relative_to(site)}: {link} has no such place")
+
+
+class _Links(HTMLParser):
+    """Where a page leads, and the places in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: set[str] = set()
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links |= {link for name in ("href", "src") if (link := given.get(name))}
+        self.anchors |= {place for name in ("id", "name") if (place := given.get(name))}
+
+    def has(self, place: str) -> bool:
+        return not place or place in self.anchors
+
+
+def _notebooks() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _page(source: Path) -> str:
+    """The page of a file of the repository."""
+    relative = source.relative_to(ROOT)
+    if relative.name in TEXTS and len(relative.parts) == 1:
+        return TEXTS[relative.name]
+    if relative.suffix == ".ipynb":
+        return str(relative)
+    if relative.suffix == ".py" and relative.parts[0] in PACKAGES:
+        stem = "index" if relative.stem == "__init__" else relative.stem
+        return str(Path("api", relative.with_name(f"{stem}.md")))
+    return f"files/{relative}.md"
+
+
+def _entries(folder: Path) -> Iterator[dict]:
+    """A package's entry of the navigation: its own page, then its modules and packages."""
+    inside: list = [_page(folder / "__init__.py")]
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("_"):
+            continue
+        if path.suffix == ".py":
+            inside.append({path.stem: _page(path)})
+        elif (path / "__init__.py").exists():
+            inside += _entries(path)
+    yield {folder.name: inside}
+
+
+def _linked(text: str) -> Iterator[Path]:
+    """The files of the repository that a page links to."""
+    for _, link, _ in LINK.findall(text):
+        if not urlsplit(link).scheme and (ROOT / link).is_file():
+            yield ROOT / link
+
+
+def _rewritten(found: re.Match) -> str:
+    """A link to a file of the repository, as one to its page."""
+    before, link, after = found.groups()
+    inside = not urlsplit(link).scheme and (ROOT / link).is_file()
+    return f"{before}{_page(ROOT / link) if inside else link}{after}"
+
+
+def _file_page(source: Path) -> str:
+    language = {".py": "python"}.get(source.suffix, "text")
+    return f"# {source.relative_to(ROOT)}\n\n````{language}\n{source.read_text()}\n````\n"
+
+
+def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
+    yield module
+    for name, inside in sorted(module.modules.items()):
+        if not name.startswith("_") and not inside.is_alias:
+            yield from _modules(inside)
+
+
+def _first_line(thing: griffe.Object) -> str:
+    """What a thing is, for a cell of a table."""
+    text = thing.docstring.value if thing.docstring else ""
+    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+
+
+def _module_page(module: griffe.Module) -> str:
+    """A module's docstrings; of a package also what it exports and which modules it has."""
+    if not module.is_init_module:
+        return f"::: {module.path}\n"
+    own = [
+        name
+        for name, thing in module.members.items()
+        if not (name.startswith("_") or thing.is_alias or thing.is_module) and thing.docstring
+    ]
+    taken = [name for name in module.exports or () if module.members[str(name)].is_alias]
+    rows = []
+    for name in taken:
+        thing = module.members[str(name)].final_target
+        rows.append(f"| [`{name}`][{thing.path}] | {_first_line(thing)} |")
+    inside = [part for part in _modules(module) if part.parent is module]
+    text = f"::: {module.path}\n    options:\n      members: {own or 'false'}\n"
+    if rows:
+        text += "\n## Names\n\n| name | |\n|---|---|\n" + "\n".join(rows) + "\n"
+    if inside:
+        text += "\n## Modules\n\n| module | |\n|---|---|\n"
+        text += "".join(
+            f"| [`{part.name}`][{part.path}] | {_first_line(part)} |\n" for part in inside
+        )
+    return text
