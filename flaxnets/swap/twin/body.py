@@ -19,7 +19,8 @@ from flaxnets import layers as house_layers
 from flaxnets.swap.twin import layouts
 from flaxnets.swap.twin.expressions import ATOM, Expr, literal
 from flaxnets.swap.twin.layouts import Layout
-from flaxnets.swap.twin.trace import Problem, super_call
+from flaxnets.swap.twin.problems import Problem
+from flaxnets.swap.twin.trace import super_call
 
 LONGEST = 64  # characters of an expression that stands inside another
 MOST = 8  # entries of a tuple that get a name each
@@ -136,8 +137,10 @@ class Body:
             self._settle(node, self._modules.call(self, node))
         elif node.target is super_call:
             self._settle(node, self._modules.inherited_call(self, node))
-        elif node.target is operator.getitem and self.example(node.args[0]) is not None and (
-            not isinstance(self.example(node.args[0]), torch.Tensor)
+        elif (
+            node.target is operator.getitem
+            and self.example(node.args[0]) is not None
+            and (not isinstance(self.example(node.args[0]), torch.Tensor))
         ):
             self._settle(node, self._entry(node))
         else:
@@ -149,7 +152,7 @@ class Body:
         layout = parent.layout[index] if isinstance(parent.layout, tuple | dict) else parent.layout
         return Expr(f"{parent.text}[{literal(index).text}]", layout)
 
-    def operation(self, node: fx.Node) -> Expr:
+    def operation(self, node: fx.Node) -> Expr | tuple[Expr, ...]:
         """The text of an operation of the table."""
         target: Any = node.target
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
@@ -178,10 +181,7 @@ class Body:
             return Expr(DTYPES[arg])
         if isinstance(arg, slice):
             ends = [arg.start, arg.stop, *([] if arg.step in (None, 1) else [arg.step])]
-            parts = ["" if end is None else self.expr(end).text for end in ends]
-            if any(" " in part for part in parts):
-                return Expr(" : ".join(parts).strip())
-            return Expr(":".join(parts))
+            return Expr(sliced(["" if end is None else self.expr(end).text for end in ends]))
         if isinstance(arg, tuple | list):
             inner = ", ".join(self.expr(entry).text for entry in arg)
             if isinstance(arg, list):
@@ -275,8 +275,15 @@ class Body:
 
     # Statements
 
-    def _settle(self, node: fx.Node, found: Expr) -> None:
+    def _settle(self, node: fx.Node, found: Expr | tuple[Expr, ...]) -> None:
         """Give a value a name, or keep its text for the place where it is used."""
+        if isinstance(found, tuple):  # entries that are written one by one
+            reads, draws = self._reads, self._draws
+            self._exprs[node] = Expr("None")
+            for user in [user for user in node.users if self._count.get(user)]:
+                self._reads, self._draws = set(reads), draws
+                self._settle(user, found[int(user.args[1])])  # type: ignore[call-overload]
+            return
         expr = Expr(found.text, found.layout, found.rank, frozenset(self._reads), self._draws)
         example = node.meta["example"]
         if expr.draws:
@@ -292,8 +299,9 @@ class Body:
         plain = expr.text.replace(".", "").isidentifier()
         number = not isinstance(example, torch.Tensor | rnn.PackedSequence)
         parameter = node.op == "get_attr" and "(" not in expr.text
-        entry = expr.text.replace("[", "").replace("]", "").isidentifier() and "var" not in node.meta
-        once = self._count[node] == 1 and len(expr.text) <= LONGEST and "var" not in node.meta
+        entry = expr.text.replace("[", "").replace("]", "").isidentifier()
+        short = len(expr.text) <= LONGEST or any(user.op == "output" for user in node.users)
+        once = self._count[node] == 1 and short and "var" not in node.meta
         if plain or number or parameter or entry or once:
             self._exprs[node] = expr
             if expr.draws:
@@ -384,10 +392,13 @@ class Body:
             return "{" + inner + "}", {key: layout for key, (_, layout) in both.items()}
         if isinstance(value, tuple | list):
             pairs = [self._returned(entry) for entry in value]
-            texts = [f"({text})" if isinstance(entry, tuple) else text
-                     for (text, _), entry in zip(pairs, value, strict=True)]
+            texts = [
+                f"({text})" if isinstance(entry, tuple) else text
+                for (text, _), entry in zip(pairs, value, strict=True)
+            ]
             inner = ", ".join(texts) + ("," if len(pairs) == 1 else "")
-            return inner if isinstance(value, tuple) else f"[{inner}]", tuple(l for _, l in pairs)
+            inner = inner if isinstance(value, tuple) else f"[{inner.rstrip(',')}]"
+            return inner, tuple(layout for _, layout in pairs)
         if not isinstance(self.example(value), torch.Tensor):
             return self.expr(value).text, None
         layout = self._outputs(self.ndim(value), self.layout_of(value))
@@ -412,3 +423,14 @@ def _used(graph: fx.Graph) -> list[fx.Node]:
             wanted.add(node)
             wanted.update(_arguments(node))
     return [node for node in graph.nodes if node in wanted]
+
+
+def sliced(parts: list[str]) -> str:
+    """A slice as ruff writes it: with spaces about what is more than a name or a number.
+
+    >>> sliced(["", "n"]), sliced(["", "x.shape[1]"]), sliced(["a + 1", "n"])
+    (':n', ': x.shape[1]', 'a + 1 : n')
+    """
+    if all(part.lstrip("-").isalnum() or not part for part in parts):
+        return ":".join(parts)
+    return " : ".join(parts).strip().replace(" :  : ", " :: ")

@@ -14,7 +14,7 @@ from flaxnets.swap.twin import layers
 from flaxnets.swap.twin.expressions import literal
 from flaxnets.swap.twin.layers import Call, Raw
 from flaxnets.swap.twin.modules import Code, Translator
-from flaxnets.swap.twin.trace import TranslationError
+from flaxnets.swap.twin.problems import TranslationError
 
 MOST_WRITTEN = 16  # entries of a constant that is written out
 # Submodules that a layer of torch.nn has of its own.
@@ -102,8 +102,8 @@ class Construction:
     def _enter(self, kind: type) -> None:
         """The classes for the modules of one of the user's classes."""
         variants: list[list[tuple[Code, dict[str, Any]]]] = []
-        for code in reversed(self._codes()) if kind is not type(self.translator.root) else (
-            self._codes()
+        for code in (
+            reversed(self._codes()) if kind is not type(self.translator.root) else (self._codes())
         ):
             if type(code.module) is not kind:
                 continue
@@ -191,7 +191,9 @@ class Construction:
 
     def _children(self, module: nn.Module) -> list[Any]:
         return [
-            self._constructed(child, among=True) if self._is_first(module, name, child) else Raw("None")
+            self._constructed(child, among=True)
+            if self._is_first(module, name, child)
+            else Raw("None")
             for name, child in module._modules.items()
             if child is not None
         ]
@@ -210,7 +212,8 @@ class Construction:
             return Call("nnx.List", {"*": [self._children(module)]})
         if isinstance(module, nn.ModuleDict | nn.Sequential):
             entries = {
-                name: self._constructed(child, among=True) for name, child in module._modules.items()
+                name: self._constructed(child, among=True)
+                for name, child in module._modules.items()
                 if child is not None
             }
             return Call("nnx.Dict", {"*": [entries]})
@@ -357,5 +360,3 @@ def _named(value: Any, parameters: dict[str, tuple], by_values: dict[str, str]) 
     if isinstance(value, list):
         return [_named(entry, parameters, by_values) for entry in value]
     return value
-
-

@@ -109,6 +109,8 @@ def wrapped(text: str, indent: int) -> list[str]:
     ['    x = f(a, b)']
     """
     pad = " " * indent
+    if len(pad + text) > WIDTH and text.startswith("return ") and len(split(text[7:])) > 1:
+        text = f"return ({text[7:].rstrip(',')},)"
     if len(pad + text) <= WIDTH or (bracket := _last_bracket(text)) is None:
         return [pad + text]
     opened, closed = bracket

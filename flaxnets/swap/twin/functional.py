@@ -10,7 +10,7 @@ from flaxnets.swap.twin import layouts
 from flaxnets.swap.twin.body import Body, UntranslatableError
 from flaxnets.swap.twin.expressions import ATOM, SUM, TERM, Expr, literal
 from flaxnets.swap.twin.layers import IMPLICIT_DIM, Raw, layer, text, wanted
-from flaxnets.swap.twin.operations import OPERATIONS, translates  # noqa: F401
+from flaxnets.swap.twin.operations import length
 
 
 def _applied(body: Body, x: Any, name: str, draws: bool = False, **args: Any) -> Expr:
@@ -39,6 +39,7 @@ def _layer(name: str, *parameters: str, **fixed: Any) -> Callable:
 
     def translate(body: Body, x: Any, *args: Any, **kwargs: Any) -> Expr:
         given = signature.bind_partial(*args, **kwargs).arguments
+        given.pop("inplace", None)
         if given.pop("return_indices", False):
             raise UntranslatableError("return_indices has no translation")
         if given.get("stride") in (None, (), []):
@@ -48,64 +49,29 @@ def _layer(name: str, *parameters: str, **fixed: Any) -> Callable:
     return translate
 
 
-for _names, _function in (
-    (("relu",), "jax.nn.relu({})"),
-    (("relu6",), "jax.nn.relu6({})"),
-    (("silu",), "jax.nn.silu({})"),
-    (("selu",), "jax.nn.selu({})"),
-    (("softsign",), "jax.nn.soft_sign({})"),
-    (("logsigmoid", "log_sigmoid"), "jax.nn.log_sigmoid({})"),
-):
-
-    def _activation(body: Body, x: Any, _function: str = _function) -> Expr:
+def _activation(function: str) -> Callable:
+    def translate(body: Body, x: Any, inplace: bool = False) -> Expr:
         expr = body.expr(x)
-        return Expr(_function.format(expr.text), expr.layout)
+        return Expr(f"{function}({expr.text})", expr.layout)
 
-    translates(*_names)(_activation)
-
-for _key, _name, *_parameters in (
-    ("leaky_relu", "LeakyReLU", "negative_slope"),
-    ("elu", "ELU", "alpha"),
-    ("celu", "CELU", "alpha"),
-    ("hardtanh", "Hardtanh", "min_val", "max_val"),
-    ("hardsigmoid", "Hardsigmoid"),
-    ("hardswish", "Hardswish"),
-    ("hardshrink", "Hardshrink", "lambd"),
-    ("softshrink", "Softshrink", "lambd"),
-    ("tanhshrink", "Tanhshrink"),
-    ("threshold", "Threshold", "threshold", "value"),
-    ("softplus", "Softplus", "beta", "threshold"),
-    ("mish", "Mish"),
-    ("pixel_shuffle", "PixelShuffle", "upscale_factor"),
-    ("pixel_unshuffle", "PixelUnshuffle", "downscale_factor"),
-    ("local_response_norm", "LocalResponseNorm", "size", "alpha", "beta", "k"),
-):
-    translates(_key)(_layer(_name, *_parameters))
-
-for _dims in ("1d", "2d", "3d"):
-    translates(f"max_pool{_dims}")(
-        _layer(
-            *(f"MaxPool{_dims}", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-            "return_indices",
-        )
-    )
-    _more = () if _dims == "1d" else ("divisor_override",)
-    translates(f"avg_pool{_dims}")(
-        _layer(
-            *(f"AvgPool{_dims}", "kernel_size", "stride", "padding", "ceil_mode"),
-            *("count_include_pad", *_more),
-        )
-    )
-    translates(f"lp_pool{_dims}")(
-        _layer(f"LPPool{_dims}", "norm_type", "kernel_size", "stride", "ceil_mode")
-    )
-    translates(f"adaptive_avg_pool{_dims}")(_layer(f"AdaptiveAvgPool{_dims}", "output_size"))
-    translates(f"adaptive_max_pool{_dims}")(
-        _layer(f"AdaptiveMaxPool{_dims}", "output_size", "return_indices")
-    )
+    return translate
 
 
-@translates("gelu")
+def _pools(dims: str) -> dict[str, Callable]:
+    window = ("kernel_size", "stride", "padding")
+    more = () if dims == "1d" else ("divisor_override",)
+    largest = (*window, "dilation", "ceil_mode", "return_indices")
+    average = (*window, "ceil_mode", "count_include_pad", *more)
+    adaptive = _layer(f"AdaptiveMaxPool{dims}", "output_size", "return_indices")
+    return {
+        f"max_pool{dims}": _layer(f"MaxPool{dims}", *largest),
+        f"avg_pool{dims}": _layer(f"AvgPool{dims}", *average),
+        f"lp_pool{dims}": _layer(f"LPPool{dims}", "norm_type", *window[:2], "ceil_mode"),
+        f"adaptive_avg_pool{dims}": _layer(f"AdaptiveAvgPool{dims}", "output_size"),
+        f"adaptive_max_pool{dims}": adaptive,
+    }
+
+
 def _gelu(body: Body, x: Any, approximate: str = "none") -> Expr:
     expr = body.expr(x)
     return Expr(f"jax.nn.gelu({expr.text}, approximate={approximate == 'tanh'})", expr.layout)
@@ -117,8 +83,8 @@ def _softmax(function: str, sign: str = "") -> Callable:
     ) -> Expr:
         expr = body.expr(x)
         dim = IMPLICIT_DIM.get(body.ndim(x), 1) if dim is None else dim
-        operand = expr.text if dtype is None else (
-            f"{expr.within(ATOM)}.astype({body.expr(dtype).text})"
+        operand = (
+            expr.text if dtype is None else (f"{expr.within(ATOM)}.astype({body.expr(dtype).text})")
         )
         operand = f"-{expr.within(ATOM)}" if sign else operand
         axis = body.axis(x, dim)
@@ -128,18 +94,11 @@ def _softmax(function: str, sign: str = "") -> Callable:
     return translate
 
 
-translates("softmax")(_softmax("jax.nn.softmax"))
-translates("log_softmax")(_softmax("jax.nn.log_softmax"))
-translates("softmin")(_softmax("jax.nn.softmax", "-"))
-
-
-@translates("glu")
 def _glu(body: Body, x: Any, dim: int = -1) -> Expr:
     expr = body.expr(x)
     return Expr(f"{text(layer('GLU', dim=body.axis(x, dim)), {})}({expr.text})", expr.layout)
 
 
-@translates("prelu")
 def _prelu(body: Body, x: Any, weight: Any) -> Expr:
     name, layout = body.variable(x, 1), layouts.settled(1, body.ndim(x))
     slopes = body.torch(weight)
@@ -150,21 +109,12 @@ def _prelu(body: Body, x: Any, weight: Any) -> Expr:
 
 
 def _dropout(name: str) -> Callable:
-    def translate(body: Body, x: Any, p: float = 0.5, training: Any = True) -> Expr:
+    def translate(
+        body: Body, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Expr:
         return _applied(body, x, name, draws=True, p=float(p) if training else 0.0)
 
     return translate
-
-
-for _name, _kind in (
-    ("dropout", "Dropout"),
-    ("dropout1d", "Dropout1d"),
-    ("dropout2d", "Dropout2d"),
-    ("dropout3d", "Dropout3d"),
-    ("alpha_dropout", "AlphaDropout"),
-    ("feature_alpha_dropout", "FeatureAlphaDropout"),
-):
-    translates(_name)(_dropout(_kind))
 
 
 # Products and windows
@@ -215,11 +165,6 @@ def _pads(padding: Any, count: int) -> str:
     return literal([(each, each) for each in given]).text
 
 
-for _count in (1, 2, 3):
-    translates(f"conv{_count}d")(_convolution(_count))
-
-
-@translates("interpolate", "upsample")
 def _interpolate(
     body: Body,
     x: Any,
@@ -240,7 +185,6 @@ def _interpolate(
 PADDINGS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-@translates("pad")
 def _pad(body: Body, x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Expr:
     layout, ndim = body.layout_of(x), body.ndim(x)
     zero: tuple[Any, Any] = (0, 0)
@@ -273,19 +217,19 @@ def _scaled(body: Body, normal: str, layout: Any, weight: Any, bias: Any) -> Exp
     return Expr(result, layout, rank)
 
 
-@translates("layer_norm")
 def _layer_norm(
-    body: Body, x: Any, normalized_shape: Any, weight: Any = None, bias: Any = None,
+    body: Body,
+    x: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
     eps: float = 1e-5,
 ) -> Expr:
     shape = _read(body, tuple(normalized_shape))
-    call = text(
-        layer("LayerNorm", normalized_shape=shape, eps=eps, elementwise_affine=False), {}
-    )
+    call = text(layer("LayerNorm", normalized_shape=shape, eps=eps, elementwise_affine=False), {})
     return _scaled(body, f"{call}({body.torch(x, 0)})", None, weight, bias)
 
 
-@translates("group_norm")
 def _group_norm(
     body: Body, x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Expr:
@@ -296,30 +240,22 @@ def _group_norm(
     return _scaled(body, f"{call}({body.held(x, 1).text})", 1, weight, bias)
 
 
-@translates("normalize")
 def _normalize(body: Body, x: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Expr:
     if p != 2:
         raise UntranslatableError(f"normalize of order {p} has no translation")
-    layout = body.layout_of(x)
-    name = body.variable(x, layout)
-    axis = body.axis(x, dim)
-    length = f"jnp.sqrt(jnp.square({name}).sum(axis={axis}, keepdims=True))"
-    return Expr(f"{name} / jnp.maximum({length}, {eps!r})", layout, TERM)
+    name, layout = body.variable(x, body.layout_of(x)), body.layout_of(x)
+    return Expr(f"{name} / jnp.maximum({length(body, x, dim, True).text}, {eps!r})", layout, TERM)
 
 
-@translates("cosine_similarity")
 def _cosine(body: Body, a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Expr:
     one, other = body.variable(a), body.variable(b)
-    lengths = [
-        f"jnp.maximum(jnp.sqrt(jnp.square({x}).sum(axis={dim})), {eps!r})" for x in (one, other)
-    ]
+    lengths = [f"jnp.maximum({length(body, x, dim, False).text}, {eps!r})" for x in (a, b)]
     return Expr(f"({one} * {other}).sum(axis={dim}) / ({' * '.join(lengths)})", rank=TERM)
 
 
 # Look-ups and attention
 
 
-@translates("embedding")
 def _embedding(
     body: Body,
     indices: Any,
@@ -334,21 +270,20 @@ def _embedding(
         raise UntranslatableError("max_norm and scale_grad_by_freq have no translation")
     name = body.variable(indices)
     rows = f"jnp.take({body.torch(weight, 0)}, {name}, axis=0)"
-    if padding_idx is None or padding_idx < 0:
+    if padding_idx is None:
         return Expr(rows)
+    padding_idx %= body.example(weight).shape[0]
     rows = body.temporary("rows", rows)
     still = f"jax.lax.stop_gradient({rows})"
     return Expr(f"jnp.where(({name} == {padding_idx})[..., None], {still}, {rows})")
 
 
-@translates("one_hot")
 def _one_hot(body: Body, x: Any, num_classes: int = -1) -> Expr:
     if body.example(num_classes) == -1:
         raise UntranslatableError("one_hot without num_classes gives a shape that values decide")
     return Expr(f"jax.nn.one_hot({body.torch(x, 0)}, {body.expr(num_classes).text}, dtype=int)")
 
 
-@translates("scaled_dot_product_attention")
 def _attention(
     body: Body,
     query: Any,
@@ -384,20 +319,78 @@ def _attention(
     return Expr(f'rearrange(attend({moved}{options}), "{back} -> {there}")')
 
 
-# Losses
+def _bilinear(body: Body, a: Any, b: Any, weight: Any, bias: Any = None) -> Expr:
+    arrays = ", ".join(body.torch(x, 0) for x in (a, weight, b))
+    form = f'jnp.einsum("...i,oij,...j->...o", {arrays})'
+    return Expr(form) if bias is None else Expr(f"{form} + {body.torch(bias, SUM + 1)}", rank=SUM)
 
-for _name in (
-    *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy"),
-    *("binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"),
-):
 
-    def _loss(body: Body, x: Any, target: Any, _name: str = _name, **options: Any) -> Expr:
-        if _name in ("cross_entropy", "nll_loss") and body.ndim(x) > 2:
-            raise UntranslatableError(f"{_name} of more than two axes has no translation")
-        options = {k: v for k, v in options.items() if k not in ("size_average", "reduce")}
-        options = {k: v for k, v in options.items() if v is not None}
-        more = "".join(f", {key}={body.expr(value).text}" for key, value in options.items())
-        return Expr(f"layers.{_name}({body.torch(x, 0)}, {body.torch(target, 0)}{more})")
+def _loss(name: str) -> Callable:
+    def translate(body: Body, x: Any, target: Any, **options: Any) -> Expr:
+        if name in ("cross_entropy", "nll_loss") and body.ndim(x) > 2:
+            raise UntranslatableError(f"{name} of more than two axes has no translation")
+        given = {key: value for key, value in options.items() if value is not None}
+        if given.keys() & {"size_average", "reduce"}:
+            raise UntranslatableError("size_average and reduce have no translation")
+        more = "".join(f", {key}={body.expr(value).text}" for key, value in given.items())
+        return Expr(f"layers.{name}({body.torch(x, 0)}, {body.torch(target, 0)}{more})")
 
-    translates(_name)(_loss)
+    return translate
 
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "relu": _activation("jax.nn.relu"),
+    "relu6": _activation("jax.nn.relu6"),
+    "silu": _activation("jax.nn.silu"),
+    "selu": _activation("jax.nn.selu"),
+    "softsign": _activation("jax.nn.soft_sign"),
+    **dict.fromkeys(["logsigmoid", "log_sigmoid"], _activation("jax.nn.log_sigmoid")),
+    "gelu": _gelu,
+    "leaky_relu": _layer("LeakyReLU", "negative_slope", "inplace"),
+    "elu": _layer("ELU", "alpha", "inplace"),
+    "celu": _layer("CELU", "alpha", "inplace"),
+    "hardtanh": _layer("Hardtanh", "min_val", "max_val", "inplace"),
+    "hardsigmoid": _layer("Hardsigmoid", "inplace"),
+    "hardswish": _layer("Hardswish", "inplace"),
+    "hardshrink": _layer("Hardshrink", "lambd"),
+    "softshrink": _layer("Softshrink", "lambd"),
+    "tanhshrink": _layer("Tanhshrink"),
+    "threshold": _layer("Threshold", "threshold", "value", "inplace"),
+    "softplus": _layer("Softplus", "beta", "threshold"),
+    "mish": _layer("Mish", "inplace"),
+    "prelu": _prelu,
+    "glu": _glu,
+    "softmax": _softmax("jax.nn.softmax"),
+    "log_softmax": _softmax("jax.nn.log_softmax"),
+    "softmin": _softmax("jax.nn.softmax", "-"),
+    "dropout": _dropout("Dropout"),
+    "dropout1d": _dropout("Dropout1d"),
+    "dropout2d": _dropout("Dropout2d"),
+    "dropout3d": _dropout("Dropout3d"),
+    "alpha_dropout": _dropout("AlphaDropout"),
+    "feature_alpha_dropout": _dropout("FeatureAlphaDropout"),
+    **_pools("1d"),
+    **_pools("2d"),
+    **_pools("3d"),
+    **{f"conv{count}d": _convolution(count) for count in (1, 2, 3)},
+    "interpolate": _interpolate,
+    "pad": _pad,
+    "pixel_shuffle": _layer("PixelShuffle", "upscale_factor"),
+    "pixel_unshuffle": _layer("PixelUnshuffle", "downscale_factor"),
+    "local_response_norm": _layer("LocalResponseNorm", "size", "alpha", "beta", "k"),
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "normalize": _normalize,
+    "cosine_similarity": _cosine,
+    "bilinear": _bilinear,
+    "embedding": _embedding,
+    "one_hot": _one_hot,
+    "scaled_dot_product_attention": _attention,
+    **{
+        name: _loss(name)
+        for name in (
+            *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "nll_loss"),
+            *("binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy"),
+        )
+    },
+}

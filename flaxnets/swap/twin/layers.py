@@ -141,7 +141,9 @@ _READ_OF: dict[tuple[str, str], Callable[[Any], Any]] = {
 
 def _read(module: Any, kind: str, name: str) -> Any:
     read = _READ_OF.get((kind, name)) or _READ.get(name)
-    if name == "bias" and not getattr(module, "affine", getattr(module, "elementwise_affine", True)):
+    if name == "bias" and not getattr(
+        module, "affine", getattr(module, "elementwise_affine", True)
+    ):
         return True  # without weights there is none to leave out
     return read(module) if read else getattr(module, name)
 
@@ -255,9 +257,9 @@ def text(call: Any, names: Mapping[int, str], taken: frozenset[str] = frozenset(
     for index, (key, value) in enumerate(call.args.items()):
         if key.startswith("*"):
             written += [text(entry, names, taken) for entry in value]
-        elif index < call.first:
+        elif index < call.first and not (index == len(written) and _usual(call, key, value)):
             written.append(text(value, names, taken))
-        elif key not in call.defaults or not _same(call.defaults[key], value):
+        elif index >= call.first and not _usual(call, key, value):
             written.append(f"{key}={text(value, names, taken)}")
     if call.rngs:
         written.append("rngs=rngs")
@@ -274,8 +276,9 @@ class Raw:
     text: str
 
 
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and one == other or (
-        isinstance(one, int | float) and isinstance(other, int | float) and one == other
-        and isinstance(one, bool) == isinstance(other, bool)
-    )
+def _usual(call: Call, key: str, value: Any) -> bool:
+    """Whether a value is its parameter's default."""
+    if key not in call.defaults or isinstance(value, Call | Raw):
+        return False
+    usual = call.defaults[key]
+    return usual == value and isinstance(usual, bool) == isinstance(value, bool)

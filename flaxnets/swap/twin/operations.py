@@ -26,18 +26,6 @@ from flaxnets.swap.twin.expressions import (
 )
 from flaxnets.swap.twin.layouts import Layout
 
-OPERATIONS: dict[str, Callable[..., Expr]] = {}
-
-
-def translates(*names: str) -> Callable[[Callable], Callable]:
-    """Enter a translation into the table under torch's names."""
-
-    def enter(function: Callable) -> Callable:
-        OPERATIONS.update(dict.fromkeys(names, function))
-        return function
-
-    return enter
-
 
 def aligned(body: Body, *args: Any) -> tuple[list[Expr], Layout]:
     """Arguments that are combined entry by entry, all in one layout."""
@@ -113,39 +101,15 @@ def _unpromoted(body: Body, *pairs: tuple[Any, Expr]) -> list[Expr]:
     return result
 
 
-for _names, _symbol, _rank in (
-    (("add",), "+", SUM),
-    (("sub", "subtract"), "-", SUM),
-    (("mul", "multiply"), "*", TERM),
-    (("floordiv", "floor_divide"), "//", TERM),
-    (("mod", "remainder"), "%", TERM),
-    (("pow",), "**", POWER),
-    (("eq",), "==", COMPARE),
-    (("ne", "not_equal"), "!=", COMPARE),
-    (("lt", "less"), "<", COMPARE),
-    (("le", "less_equal"), "<=", COMPARE),
-    (("gt", "greater"), ">", COMPARE),
-    (("ge", "greater_equal"), ">=", COMPARE),
-    (("and", "bitwise_and", "logical_and"), "&", AND),
-    (("or", "bitwise_or", "logical_or"), "|", OR),
-    (("xor", "bitwise_xor", "logical_xor"), "^", XOR),
-):
-    translates(*_names)(_binary(_symbol, _rank))
-translates("truediv", "div", "divide", "true_divide")(_binary("/", TERM, to_real=True))
-
-
-@translates("rsub")
 def _rsub(body: Body, a: Any, b: Any) -> Expr:
-    return OPERATIONS["sub"](body, b, a)
+    return _binary("-", SUM)(body, b, a)
 
 
-@translates("neg", "negative")
 def _neg(body: Body, x: Any) -> Expr:
     expr = body.expr(x)
     return Expr(f"-{expr.within(UNARY)}", expr.layout, UNARY)
 
 
-@translates("invert", "bitwise_not", "logical_not", "inv")
 def _invert(body: Body, x: Any) -> Expr:
     expr = body.expr(x)
     return Expr(f"~{expr.within(UNARY)}", expr.layout, UNARY)
@@ -159,24 +123,6 @@ def _unary(function: str, *, of_real: bool = True) -> Callable:
     return translate
 
 
-for _name in ("exp", "log", "sqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh", "log1p", "expm1"):
-    translates(_name)(_unary(f"jnp.{_name}"))
-for _name in ("log2", "log10", "exp2", "reciprocal"):
-    translates(_name)(_unary(f"jnp.{_name}"))
-for _name in ("isnan", "isinf", "isfinite", "floor", "ceil", "round", "trunc", "sign", "square"):
-    translates(_name)(_unary(f"jnp.{_name}", of_real=False))
-for _names, _function in (
-    (("rsqrt",), "jax.lax.rsqrt"),
-    (("sigmoid", "expit"), "jax.nn.sigmoid"),
-    (("erf",), "jax.lax.erf"),
-    (("atan", "arctan"), "jnp.arctan"),
-    (("asin", "arcsin"), "jnp.arcsin"),
-    (("acos", "arccos"), "jnp.arccos"),
-):
-    translates(*_names)(_unary(_function))
-translates("abs", "absolute")(_unary("jnp.abs", of_real=False))
-
-
 def _pairwise(function: str) -> Callable:
     def translate(body: Body, a: Any, b: Any) -> Expr:
         (left, right), layout = aligned(body, a, b)
@@ -185,17 +131,7 @@ def _pairwise(function: str) -> Callable:
     return translate
 
 
-for _names, _function in (
-    (("maximum",), "jnp.maximum"),
-    (("minimum",), "jnp.minimum"),
-    (("atan2", "arctan2"), "jnp.arctan2"),
-    (("logaddexp",), "jnp.logaddexp"),
-):
-    translates(*_names)(_pairwise(_function))
-
-
-@translates("clamp", "clip")
-def _clamp(body: Body, x: Any, min: Any = None, max: Any = None) -> Expr:  # noqa: A002
+def _clamp(body: Body, x: Any, min: Any = None, max: Any = None) -> Expr:
     layout = body.layout_of(x)
     if any(body.ndim(bound) not in (0, body.ndim(x)) for bound in (min, max)):
         layout = None
@@ -207,23 +143,19 @@ def _clamp(body: Body, x: Any, min: Any = None, max: Any = None) -> Expr:  # noq
     return Expr(text, layout)
 
 
-@translates("clamp_min")
-def _clamp_min(body: Body, x: Any, min: Any) -> Expr:  # noqa: A002
+def _clamp_min(body: Body, x: Any, min: Any) -> Expr:
     return _clamp(body, x, min)
 
 
-@translates("clamp_max")
-def _clamp_max(body: Body, x: Any, max: Any) -> Expr:  # noqa: A002
+def _clamp_max(body: Body, x: Any, max: Any) -> Expr:
     return _clamp(body, x, None, max)
 
 
-@translates("where")
 def _where(body: Body, condition: Any, a: Any, b: Any) -> Expr:
     exprs, layout = aligned(body, condition, a, b)
     return Expr(f"jnp.where({', '.join(expr.text for expr in exprs)})", layout)
 
 
-@translates("masked_fill")
 def _masked_fill(body: Body, x: Any, mask: Any, value: Any) -> Expr:
     (x_expr, mask_expr), layout = aligned(body, x, mask)
     filling = body.expr(value).text
@@ -267,13 +199,6 @@ def reduced(
     return Expr(text(", ".join(options)), after)
 
 
-for _name in ("sum", "prod", "any", "all"):
-    translates(_name)(_reduction(_name))
-for _name, _method in (("amax", "max"), ("amin", "min")):
-    translates(_name)(_reduction(_method))
-translates("mean")(_reduction("mean", of_real=True))
-
-
 def _spread(function: str) -> Callable:
     def translate(
         body: Body,
@@ -298,14 +223,10 @@ def _spread(function: str) -> Callable:
     return translate
 
 
-translates("var")(_spread("var"))
-translates("std")(_spread("std"))
-
-
 def _extreme(function: str, pairwise: str) -> Callable:
     def translate(body: Body, x: Any, dim: Any = None, keepdim: bool = False) -> Expr:
         if torch.is_tensor(body.example(dim)):
-            return OPERATIONS[pairwise](body, x, dim)
+            return _pairwise(f"jnp.{pairwise}")(body, x, dim)
         if dim is None:
             return Expr(f"{body.expr(x).within(ATOM)}.{function}()")
         # The gradient goes to the one entry that is found, as in torch.
@@ -321,10 +242,6 @@ def _extreme(function: str, pairwise: str) -> Callable:
     return translate
 
 
-translates("max")(_extreme("max", "maximum"))
-translates("min")(_extreme("min", "minimum"))
-
-
 def _position(function: str) -> Callable:
     def translate(body: Body, x: Any, dim: Any = None, keepdim: bool = False) -> Expr:
         if dim is None:
@@ -337,26 +254,24 @@ def _position(function: str) -> Callable:
     return translate
 
 
-translates("argmax")(_position("argmax"))
-translates("argmin")(_position("argmin"))
-
-
-@translates("logsumexp")
 def _logsumexp(body: Body, x: Any, dim: Any, keepdim: bool = False) -> Expr:
     expr = body.expr(x)
-    return reduced(
-        body, x, dim, keepdim, lambda axes: f"jax.nn.logsumexp({expr.text}, {axes})"
-    )
+    return reduced(body, x, dim, keepdim, lambda axes: f"jax.nn.logsumexp({expr.text}, {axes})")
 
 
-@translates("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
 def _norm(body: Body, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Expr:
     if p not in (2, 2.0, "fro", None):
         raise UntranslatableError(f"a norm of order {p} has no translation")
-    text = body.expr(x).text
-    return reduced(
-        body, x, dim, keepdim, lambda axes: f"jnp.sqrt(jnp.square({text}).sum({axes}))"
-    )
+    return length(body, x, dim, keepdim)
+
+
+def length(body: Body, x: Any, dim: Any, keepdim: bool) -> Expr:
+    """The Euclidean norm, whose gradient is 0 where it is 0, as torch's."""
+    expr = body.expr(x)
+    squares = reduced(body, x, dim, keepdim, lambda axes: f"jnp.square({expr.text}).sum({axes})")
+    name = body.temporary("squares", squares.text)
+    root = f"jnp.sqrt(jnp.where({name} > 0, {name}, 1))"
+    return Expr(f"jnp.where({name} > 0, {root}, 0)", squares.layout)
 
 
 def _running(function: str) -> Callable:
@@ -367,12 +282,7 @@ def _running(function: str) -> Callable:
     return translate
 
 
-translates("cumsum")(_running("cumsum"))
-translates("cumprod")(_running("cumprod"))
-
-
-@translates("topk")
-def _topk(body: Body, x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True):  # noqa: A002
+def _topk(body: Body, x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True):
     if not largest or dim % body.ndim(x) != body.ndim(x) - 1:
         raise UntranslatableError("topk is translated for the largest along the last axis only")
     return Expr(f"jax.lax.top_k({body.torch(x, 0)}, {body.expr(k).text})")
@@ -381,12 +291,10 @@ def _topk(body: Body, x: Any, k: int, dim: int = -1, largest: bool = True, sorte
 # Products
 
 
-@translates("matmul", "bmm", "mm", "mv", "dot", "inner")
 def _matmul(body: Body, a: Any, b: Any) -> Expr:
     return Expr(f"{body.torch(a, TERM)} @ {body.torch(b, TERM + 1)}", rank=TERM)
 
 
-@translates("linear")
 def _linear(body: Body, x: Any, weight: Any, bias: Any = None) -> Expr:
     matrix = body.torch(weight)
     matrix = matrix.removesuffix(".T") if matrix.endswith(".T") else f"{matrix}.T"
@@ -396,13 +304,11 @@ def _linear(body: Body, x: Any, weight: Any, bias: Any = None) -> Expr:
     return Expr(f"{product} + {body.torch(bias, SUM + 1)}", rank=SUM)
 
 
-@translates("addmm", "baddbmm")
 def _addmm(body: Body, bias: Any, a: Any, b: Any) -> Expr:
     product = f"{body.torch(a, TERM)} @ {body.torch(b, TERM + 1)}"
     return Expr(f"{body.torch(bias, SUM)} + {product}", rank=SUM)
 
 
-@translates("einsum")
 def _einsum(body: Body, first: Any, *operands: Any) -> Expr:
     if not isinstance(first, str):  # einops has the pattern last
         arrays = ", ".join(body.torch(x, 0) for x in (first, *operands[:-1]))
@@ -412,7 +318,6 @@ def _einsum(body: Body, first: Any, *operands: Any) -> Expr:
     return Expr(f"jnp.einsum({literal(first).text}, {arrays})")
 
 
-@translates("outer", "ger")
 def _outer(body: Body, a: Any, b: Any) -> Expr:
     return Expr(f"jnp.outer({body.torch(a, 0)}, {body.torch(b, 0)})")
 
@@ -420,58 +325,50 @@ def _outer(body: Body, a: Any, b: Any) -> Expr:
 # Dtypes and devices
 
 
-@translates("to", "type")
 def _to(body: Body, x: Any, *args: Any, dtype: Any = None, **other: Any) -> Expr:
     expr = body.expr(x)
     for arg in args:
         example = body.example(arg)
         if torch.is_tensor(example):
-            dtype = arg if example.dtype != body.example(x).dtype else None
-            if dtype is not None:
-                return Expr(f"{expr.within(ATOM)}.astype({body.variable(arg)}.dtype)", expr.layout)
-        elif isinstance(example, torch.dtype):
+            return _type_as(body, x, arg)
+        if isinstance(example, torch.dtype):
             dtype = arg
     if dtype is None:
         return expr
     return Expr(f"{expr.within(ATOM)}.astype({body.expr(dtype).text})", expr.layout)
 
 
-@translates("type_as")
 def _type_as(body: Body, x: Any, other: Any) -> Expr:
     expr = body.expr(x)
     name = body.variable(other, body.layout_of(other))
     return Expr(f"{expr.within(ATOM)}.astype({name}.dtype)", expr.layout)
 
 
-for _name, _dtype in (
-    ("float", torch.float32),
-    ("double", torch.float64),
-    ("half", torch.float16),
-    ("bfloat16", torch.bfloat16),
-    ("long", torch.int64),
-    ("int", torch.int32),
-    ("bool", torch.bool),
-):
-
-    def _cast(body: Body, x: Any, _dtype: torch.dtype = _dtype) -> Expr:
+def _cast(dtype: torch.dtype) -> Callable:
+    def translate(body: Body, x: Any) -> Expr:
         expr = body.expr(x)
-        return Expr(f"{expr.within(ATOM)}.astype({DTYPES[_dtype]})", expr.layout)
+        return Expr(f"{expr.within(ATOM)}.astype({DTYPES[dtype]})", expr.layout)
 
-    translates(_name)(_cast)
+    return translate
 
 
-@translates("contiguous", "clone", "cpu", "cuda", "requires_grad", "copy", "alias", "positive")
 def _itself(body: Body, x: Any, *other: Any, **more: Any) -> Expr:
     return body.expr(x)
 
 
-@translates("detach")
+def _copied(body: Body, x: Any, source: Any, *other: Any) -> Expr:
+    name, layout = body.variable(x, body.layout_of(x)), body.layout_of(x)
+    filled = body.held(source, layout if body.ndim(source) == body.ndim(x) else None)
+    if body.ndim(source) not in (0, body.ndim(x)) and layout is not None:
+        raise UntranslatableError("a copy that is broadcast into an image has no translation")
+    return Expr(f"jnp.broadcast_to({filled.text}, {name}.shape).astype({name}.dtype)", layout)
+
+
 def _detach(body: Body, x: Any) -> Expr:
     expr = body.expr(x)
     return Expr(f"jax.lax.stop_gradient({expr.text})", expr.layout)
 
 
-@translates("getattr")
 def _getattr(body: Body, x: Any, name: str) -> Expr:
     if name in ("T", "mT", "H", "mH"):
         return Expr(f"{body.torch(x)}.{name[-1] if name in ('T', 'H') else 'mT'}")
@@ -479,7 +376,6 @@ def _getattr(body: Body, x: Any, name: str) -> Expr:
     return Expr(f"{expr.within(ATOM)}.{name}")
 
 
-@translates("finfo")
 def _finfo(body: Body, dtype: Any) -> Expr:
     return Expr(f"jnp.finfo({body.expr(dtype).text})")
 
@@ -488,3 +384,92 @@ def shape_text(body: Body, sizes: Sequence[Any]) -> str:
     """Sizes as a shape, given one by one or as one sequence."""
     given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
     return body.expr(tuple(given)).text
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(["add"], _binary("+", SUM)),
+    **dict.fromkeys(["sub", "subtract"], _binary("-", SUM)),
+    **dict.fromkeys(["mul", "multiply"], _binary("*", TERM)),
+    **dict.fromkeys(["truediv", "div", "divide", "true_divide"], _binary("/", TERM, to_real=True)),
+    **dict.fromkeys(["floordiv", "floor_divide"], _binary("//", TERM)),
+    **dict.fromkeys(["mod", "remainder"], _binary("%", TERM)),
+    "pow": _binary("**", POWER),
+    "eq": _binary("==", COMPARE),
+    **dict.fromkeys(["ne", "not_equal"], _binary("!=", COMPARE)),
+    **dict.fromkeys(["lt", "less"], _binary("<", COMPARE)),
+    **dict.fromkeys(["le", "less_equal"], _binary("<=", COMPARE)),
+    **dict.fromkeys(["gt", "greater"], _binary(">", COMPARE)),
+    **dict.fromkeys(["ge", "greater_equal"], _binary(">=", COMPARE)),
+    **dict.fromkeys(["and", "bitwise_and"], _binary("&", AND)),
+    **dict.fromkeys(["or", "bitwise_or"], _binary("|", OR)),
+    **dict.fromkeys(["xor", "bitwise_xor"], _binary("^", XOR)),
+    **{f"logical_{name}": _pairwise(f"jnp.logical_{name}") for name in ("and", "or", "xor")},
+    "logical_not": _unary("jnp.logical_not", of_real=False),
+    **dict.fromkeys(["invert", "bitwise_not"], _invert),
+    **dict.fromkeys(["neg", "negative"], _neg),
+    "rsub": _rsub,
+    **{
+        name: _unary(f"jnp.{name}")
+        for name in (
+            *("exp", "log", "sqrt", "sin", "cos", "tan", "tanh", "sinh", "cosh"),
+            *("log1p", "expm1", "log2", "log10", "exp2", "reciprocal"),
+        )
+    },
+    **{
+        name: _unary(f"jnp.{name}", of_real=False)
+        for name in (
+            *("isnan", "isinf", "isfinite", "floor", "ceil", "round", "trunc", "sign"),
+            *("square", "abs"),
+        )
+    },
+    "absolute": _unary("jnp.abs", of_real=False),
+    "rsqrt": _unary("jax.lax.rsqrt"),
+    "sigmoid": _unary("jax.nn.sigmoid"),
+    "erf": _unary("jax.lax.erf"),
+    **dict.fromkeys(["atan", "arctan"], _unary("jnp.arctan")),
+    **dict.fromkeys(["asin", "arcsin"], _unary("jnp.arcsin")),
+    **dict.fromkeys(["acos", "arccos"], _unary("jnp.arccos")),
+    "maximum": _pairwise("jnp.maximum"),
+    "minimum": _pairwise("jnp.minimum"),
+    **dict.fromkeys(["atan2", "arctan2"], _pairwise("jnp.arctan2")),
+    "logaddexp": _pairwise("jnp.logaddexp"),
+    **dict.fromkeys(["clamp", "clip"], _clamp),
+    "clamp_min": _clamp_min,
+    "clamp_max": _clamp_max,
+    "where": _where,
+    "masked_fill": _masked_fill,
+    **{name: _reduction(name) for name in ("sum", "prod", "any", "all")},
+    "amax": _reduction("max"),
+    "amin": _reduction("min"),
+    "mean": _reduction("mean", of_real=True),
+    "var": _spread("var"),
+    "std": _spread("std"),
+    "max": _extreme("max", "maximum"),
+    "min": _extreme("min", "minimum"),
+    "argmax": _position("argmax"),
+    "argmin": _position("argmin"),
+    "logsumexp": _logsumexp,
+    **dict.fromkeys(["norm", "linalg_norm", "linalg_vector_norm"], _norm),
+    "cumsum": _running("cumsum"),
+    "cumprod": _running("cumprod"),
+    "topk": _topk,
+    **dict.fromkeys(["matmul", "bmm", "mm", "mv", "dot"], _matmul),
+    "linear": _linear,
+    **dict.fromkeys(["addmm", "baddbmm"], _addmm),
+    "einsum": _einsum,
+    **dict.fromkeys(["outer", "ger"], _outer),
+    "to": _to,
+    "type_as": _type_as,
+    "float": _cast(torch.float32),
+    "double": _cast(torch.float64),
+    "half": _cast(torch.float16),
+    "bfloat16": _cast(torch.bfloat16),
+    "long": _cast(torch.int64),
+    "int": _cast(torch.int32),
+    "bool": _cast(torch.bool),
+    **dict.fromkeys(["contiguous", "clone", "cpu", "cuda", "requires_grad", "positive"], _itself),
+    "copy": _copied,
+    "detach": _detach,
+    "getattr": _getattr,
+    "finfo": _finfo,
+}

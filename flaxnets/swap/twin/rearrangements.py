@@ -1,6 +1,6 @@
 """Torch's functions that rearrange, join, cut, pick and make tensors, as JAX text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -9,15 +9,13 @@ from torch import fx
 from flaxnets.swap.twin import layouts
 from flaxnets.swap.twin.body import Body, UntranslatableError
 from flaxnets.swap.twin.expressions import ATOM, TERM, Expr, literal
-from flaxnets.swap.twin.operations import aligned, shape_text, translates
+from flaxnets.swap.twin.operations import aligned, shape_text
 
 
-@translates("size")
 def _size(body: Body, x: Any, dim: int) -> Expr:
     return Expr(f"{body.expr(x).within(ATOM)}.shape[{body.axis(x, dim)}]")
 
 
-@translates("view", "reshape")
 def _reshape(body: Body, x: Any, *sizes: Any, shape: Any = None) -> Expr:
     sizes = sizes or (shape,)
     if isinstance(body.example(sizes[0]), torch.dtype):
@@ -26,13 +24,12 @@ def _reshape(body: Body, x: Any, *sizes: Any, shape: Any = None) -> Expr:
     return Expr(f"{body.torch(x)}.reshape({', '.join(body.expr(size).text for size in given)})")
 
 
-@translates("view_as", "reshape_as")
 def _reshape_as(body: Body, x: Any, other: Any) -> Expr:
     return Expr(f"{body.torch(x)}.reshape({body.variable(other)}.shape)")
 
 
-@translates("flatten")
-def _flatten(body: Body, x: Any, start_dim: int = 0, end_dim: int = -1) -> Expr:
+def flatten(body: Body, x: Any, start_dim: int = 0, end_dim: int = -1) -> Expr:
+    """Neighbouring axes in one."""
     ndim = body.ndim(x)
     start, end = start_dim % max(ndim, 1), end_dim % max(ndim, 1)
     layout = body.layout_of(x)
@@ -48,8 +45,8 @@ def _flatten(body: Body, x: Any, start_dim: int = 0, end_dim: int = -1) -> Expr:
     return Expr(f"{name}.reshape({', '.join(sizes)})")
 
 
-@translates("unflatten")
-def _unflatten(body: Body, x: Any, dim: int, sizes: Sequence[Any]) -> Expr:
+def unflatten(body: Body, x: Any, dim: int, sizes: Sequence[Any]) -> Expr:
+    """One axis as several."""
     ndim, name = body.ndim(x), body.variable(x)
     dim %= ndim
     shape = [f"{name}.shape[{index}]" for index in range(dim)]
@@ -58,7 +55,6 @@ def _unflatten(body: Body, x: Any, dim: int, sizes: Sequence[Any]) -> Expr:
     return Expr(f"{name}.reshape({', '.join(shape)})")
 
 
-@translates("permute")
 def _permute(body: Body, x: Any, *dims: Any) -> Expr:
     order = dims[0] if len(dims) == 1 and isinstance(dims[0], tuple | list) else dims
     return _ordered(body, x, [dim % body.ndim(x) for dim in order])
@@ -74,7 +70,6 @@ def _ordered(body: Body, x: Any, order: Sequence[int]) -> Expr:
     return Expr(f'rearrange({expr.text}, "{" ".join(before)} -> {" ".join(after)}")')
 
 
-@translates("transpose", "swapaxes", "swapdims")
 def _transpose(body: Body, x: Any, dim0: int, dim1: int) -> Expr:
     order = list(range(body.ndim(x)))
     order[dim0], order[dim1] = order[dim1], order[dim0]
@@ -83,18 +78,15 @@ def _transpose(body: Body, x: Any, dim0: int, dim1: int) -> Expr:
     return _ordered(body, x, order)
 
 
-@translates("t")
 def _t(body: Body, x: Any) -> Expr:
     text = body.torch(x)
     return Expr(text.removesuffix(".T") if text.endswith(".T") else f"{text}.T")
 
 
-@translates("movedim", "moveaxis")
 def _movedim(body: Body, x: Any, source: Any, destination: Any) -> Expr:
     return Expr(f"jnp.moveaxis({body.torch(x, 0)}, {source}, {destination})")
 
 
-@translates("unsqueeze")
 def _unsqueeze(body: Body, x: Any, dim: int) -> Expr:
     if dim == -1:
         return Expr(f"{body.torch(x)}[..., None]")
@@ -103,7 +95,6 @@ def _unsqueeze(body: Body, x: Any, dim: int) -> Expr:
     return Expr(f"jnp.expand_dims({body.torch(x, 0)}, {dim})")
 
 
-@translates("squeeze")
 def _squeeze(body: Body, x: Any, dim: Any = None) -> Expr:
     shape = body.example(x).shape
     if dim is None:
@@ -115,7 +106,6 @@ def _squeeze(body: Body, x: Any, dim: Any = None) -> Expr:
     return Expr(f"{body.torch(x)}.squeeze({axes})")
 
 
-@translates("expand", "broadcast_to")
 def _expand(body: Body, x: Any, *sizes: Any) -> Expr:
     given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
     new = len(given) - body.ndim(x)
@@ -129,19 +119,16 @@ def _expand(body: Body, x: Any, *sizes: Any) -> Expr:
     return Expr(f"jnp.broadcast_to({body.torch(x, 0)}, {shape_text(body, sizes)})")
 
 
-@translates("expand_as")
 def _expand_as(body: Body, x: Any, other: Any) -> Expr:
     return Expr(f"jnp.broadcast_to({body.torch(x, 0)}, {body.variable(other)}.shape)")
 
 
-@translates("repeat", "tile")
 def _repeat(body: Body, x: Any, *sizes: Any, **axes: Any) -> Expr:
     if len(sizes) == 1 and isinstance(sizes[0], str):
         return _einops(body, "repeat", x, sizes[0], axes)
     return Expr(f"jnp.tile({body.torch(x, 0)}, {shape_text(body, sizes)})")
 
 
-@translates("repeat_interleave")
 def _repeat_interleave(body: Body, x: Any, repeats: Any, dim: Any = None) -> Expr:
     if torch.is_tensor(body.example(repeats)):
         raise UntranslatableError("repeat_interleave by a tensor gives a shape that values decide")
@@ -149,12 +136,10 @@ def _repeat_interleave(body: Body, x: Any, repeats: Any, dim: Any = None) -> Exp
     return Expr(f"{text})" if dim is None else f"{text}, axis={dim})")
 
 
-@translates("rearrange")
 def _rearrange(body: Body, x: Any, pattern: str, **axes: Any) -> Expr:
     return _einops(body, "rearrange", x, pattern, axes)
 
 
-@translates("reduce")
 def _reduce(body: Body, x: Any, pattern: str, reduction: str, **axes: Any) -> Expr:
     if not isinstance(reduction, str):
         raise UntranslatableError("reduce by a function has no translation")
@@ -179,7 +164,6 @@ def _einops(body: Body, function: str, x: Any, pattern: str, axes: dict[str, Any
 # Joining and cutting
 
 
-@translates("cat", "concat", "concatenate")
 def _cat(body: Body, tensors: Any = None, dim: int = 0, **given: Any) -> Expr:
     tensors = given.get("tensors", tensors)
     exprs, layout = aligned(body, *tensors)
@@ -187,19 +171,16 @@ def _cat(body: Body, tensors: Any = None, dim: int = 0, **given: Any) -> Expr:
     return Expr(f"jnp.concatenate([{', '.join(e.text for e in exprs)}], axis={axis})", layout)
 
 
-@translates("stack")
 def _stack(body: Body, tensors: Any = None, dim: int = 0, **given: Any) -> Expr:
     arrays = ", ".join(body.torch(tensor, 0) for tensor in given.get("tensors", tensors))
     return Expr(f"jnp.stack([{arrays}], axis={dim})")
 
 
-@translates("chunk")
 def _chunk(body: Body, x: Any, chunks: int, dim: int = 0) -> Expr:
     size = body.example(x).shape[dim]
     return _split(body, x, -(-size // chunks), dim)
 
 
-@translates("split", "split_with_sizes")
 def _split(body: Body, x: Any, sizes: Any, dim: int = 0, **given: Any) -> Expr:
     length = body.example(x).shape[dim]
     sizes = body.example(sizes)
@@ -212,18 +193,15 @@ def _split(body: Body, x: Any, sizes: Any, dim: int = 0, **given: Any) -> Expr:
     return Expr(f"jnp.split({expr.text}, {where}, axis={body.axis(x, dim)})", expr.layout)
 
 
-@translates("unbind")
 def _unbind(body: Body, x: Any, dim: int = 0) -> Expr:
     return Expr(f"jnp.unstack({body.torch(x, 0)}, axis={dim})")
 
 
-@translates("select")
 def _select(body: Body, x: Any, dim: int, index: Any) -> Expr:
     before = ":, " * (dim % body.ndim(x))
     return Expr(f"{body.torch(x)}[{before}{body.expr(index).text}]")
 
 
-@translates("narrow")
 def _narrow(body: Body, x: Any, dim: int, start: Any, length: Any) -> Expr:
     first, size = body.expr(start), body.expr(length)
     end = f"{first.within(TERM)} + {size.within(TERM)}"
@@ -232,9 +210,10 @@ def _narrow(body: Body, x: Any, dim: int, start: Any, length: Any) -> Expr:
     return Expr(f"{body.torch(x)}[{':, ' * (dim % body.ndim(x))}{first.text} : {end}]")
 
 
-@translates("getitem")
 def _getitem(body: Body, x: Any, index: Any) -> Expr:
     entries = index if isinstance(index, tuple) else (index,)
+    if body.layout_of(x) is not None and (found := _sliced(body, x, entries)) is not None:
+        return found
     text = body.torch(x)
     chosen = [e for e in entries if isinstance(e, list) or body.ndim(e) > 0]
     if any(torch.is_tensor(e := body.example(c)) and e.dtype == torch.bool for c in chosen):
@@ -249,7 +228,29 @@ def _getitem(body: Body, x: Any, index: Any) -> Expr:
     return Expr(f"{text}[{index_text(body, entries)}]")
 
 
-@translates("setitem")
+def _sliced(body: Body, x: Any, entries: Sequence[Any]) -> Expr | None:
+    """An index of slices and numbers, on the axes as they are held; None for any other index."""
+    ndim, layout = body.ndim(x), body.layout_of(x)
+    if any(
+        not (entry is ... or isinstance(entry, slice) or isinstance(body.example(entry), int))
+        for entry in entries
+    ):
+        return None
+    at = next((i for i, entry in enumerate(entries) if entry is ...), len(entries))
+    rest = entries[at + 1 :]
+    middle = [slice(None)] * (ndim - at - len(rest))
+    full = [*entries[:at], *middle, *rest]
+    texts = [""] * ndim
+    for dim, entry in enumerate(full):
+        texts[body.axis(x, dim)] = body.expr(entry).text
+    while texts and texts[-1] == ":":
+        texts.pop()
+    gone = [dim for dim, entry in enumerate(full) if not isinstance(entry, slice)]
+    after = layouts.reduced(gone, ndim, layout)
+    expr = body.expr(x)
+    return Expr(f"{expr.within(ATOM)}[{', '.join(texts)}]" if texts else expr.text, after)
+
+
 def _setitem(body: Body, x: Any, index: Any, value: Any) -> Expr:
     entries = index if isinstance(index, tuple) else (index,)
     arrays = any(isinstance(e, list) or body.ndim(e) > 0 for e in entries)
@@ -267,12 +268,10 @@ def index_text(body: Body, entries: Sequence[Any]) -> str:
     )
 
 
-@translates("index_select")
 def _index_select(body: Body, x: Any, dim: int, index: Any) -> Expr:
     return Expr(f"jnp.take({body.torch(x, 0)}, {body.torch(index, 0)}, axis={dim})")
 
 
-@translates("gather")
 def _gather(body: Body, x: Any, dim: int, index: Any) -> Expr:
     shapes = [list(body.example(array).shape) for array in (x, index)]
     for shape in shapes:
@@ -282,13 +281,11 @@ def _gather(body: Body, x: Any, dim: int, index: Any) -> Expr:
     return Expr(f"jnp.take_along_axis({body.torch(x, 0)}, {body.torch(index, 0)}, axis={dim})")
 
 
-@translates("roll")
 def _roll(body: Body, x: Any, shifts: Any, dims: Any = None) -> Expr:
     axes = "" if dims is None or dims == () else f", axis={body.expr(dims).text}"
     return Expr(f"jnp.roll({body.torch(x, 0)}, {body.expr(shifts).text}{axes})")
 
 
-@translates("flip")
 def _flip(body: Body, x: Any, *dims: Any) -> Expr:
     given = dims[0] if len(dims) == 1 and isinstance(dims[0], tuple | list) else dims
     axes = tuple(body.axis(x, dim) for dim in given)
@@ -296,14 +293,12 @@ def _flip(body: Body, x: Any, *dims: Any) -> Expr:
     return Expr(f"jnp.flip({expr.text}, axis={literal(axes).text})", expr.layout)
 
 
-@translates("tril")
-def _tril(body: Body, x: Any, diagonal: int = 0) -> Expr:
-    return Expr(f"jnp.tril({body.torch(x, 0)}{f', {diagonal}' * bool(diagonal)})")
+def _triangle(function: str) -> Callable:
+    def translate(body: Body, x: Any, diagonal: int = 0) -> Expr:
+        offset = f", {body.expr(diagonal).text}" if diagonal != 0 else ""
+        return Expr(f"jnp.{function}({body.torch(x, 0)}{offset})")
 
-
-@translates("triu")
-def _triu(body: Body, x: Any, diagonal: int = 0) -> Expr:
-    return Expr(f"jnp.triu({body.torch(x, 0)}{f', {diagonal}' * bool(diagonal)})")
+    return translate
 
 
 # New tensors
@@ -313,117 +308,88 @@ def _dtype(body: Body, dtype: Any) -> str:
     return "" if dtype is None else f", dtype={body.expr(dtype).text}"
 
 
-@translates("zeros", "empty")
-def _zeros(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    return Expr(f"jnp.zeros({shape_text(body, sizes or (size,))}{_dtype(body, dtype)})")
+def _filled(function: str) -> Callable:
+    def translate(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
+        shape = shape_text(body, sizes or (size,))
+        return Expr(f"jnp.{function}({shape}{_dtype(body, dtype)})")
+
+    return translate
 
 
-@translates("ones")
-def _ones(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    return Expr(f"jnp.ones({shape_text(body, sizes or (size,))}{_dtype(body, dtype)})")
-
-
-@translates("full")
 def _full(body: Body, size: Any, fill_value: Any, dtype: Any = None) -> Expr:
     value = body.expr(fill_value).text
     return Expr(f"jnp.full({shape_text(body, (size,))}, {value}{_dtype(body, dtype)})")
 
 
-@translates("arange")
 def _arange(body: Body, *ends: Any, dtype: Any = None, **named: Any) -> Expr:
     ends = (*ends, *(named[key] for key in ("start", "end", "step") if key in named))
     return Expr(f"jnp.arange({', '.join(body.expr(e).text for e in ends)}{_dtype(body, dtype)})")
 
 
-@translates("linspace")
 def _linspace(body: Body, start: Any, end: Any, steps: Any, dtype: Any = None) -> Expr:
     ends = ", ".join(body.expr(e).text for e in (start, end, steps))
     return Expr(f"jnp.linspace({ends}{_dtype(body, dtype)})")
 
 
-@translates("eye")
 def _eye(body: Body, n: Any, m: Any = None, dtype: Any = None) -> Expr:
     sizes = ", ".join(body.expr(e).text for e in (n, m) if e is not None)
     return Expr(f"jnp.eye({sizes}{_dtype(body, dtype)})")
 
 
-@translates("tensor")
 def _tensor(body: Body, data: Any, dtype: Any = None) -> Expr:
     return Expr(f"jnp.array({body.expr(data).text}{_dtype(body, dtype)})")
 
 
-@translates("zeros_like", "empty_like")
-def _zeros_like(body: Body, x: Any, dtype: Any = None) -> Expr:
-    expr = body.expr(x)
-    return Expr(f"jnp.zeros_like({expr.text}{_dtype(body, dtype)})", expr.layout)
+def _like(function: str) -> Callable:
+    def translate(body: Body, x: Any, dtype: Any = None) -> Expr:
+        expr = body.expr(x)
+        return Expr(f"jnp.{function}({expr.text}{_dtype(body, dtype)})", expr.layout)
+
+    return translate
 
 
-@translates("ones_like")
-def _ones_like(body: Body, x: Any, dtype: Any = None) -> Expr:
-    expr = body.expr(x)
-    return Expr(f"jnp.ones_like({expr.text}{_dtype(body, dtype)})", expr.layout)
-
-
-@translates("full_like")
 def _full_like(body: Body, x: Any, fill_value: Any, dtype: Any = None) -> Expr:
     expr, value = body.expr(x), body.expr(fill_value).text
     return Expr(f"jnp.full_like({expr.text}, {value}{_dtype(body, dtype)})", expr.layout)
 
 
-@translates("new_zeros", "new_empty")
-def _new_zeros(body: Body, x: Any, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    return _new(body, "zeros", x, shape_text(body, sizes or (size,)), dtype)
+def _new(function: str) -> Callable:
+    def translate(body: Body, x: Any, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
+        shape = shape_text(body, sizes or (size,))
+        return Expr(f"jnp.{function}({shape}, dtype={_dtype_of(body, x, dtype)})")
+
+    return translate
 
 
-@translates("new_ones")
-def _new_ones(body: Body, x: Any, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    return _new(body, "ones", x, shape_text(body, sizes or (size,)), dtype)
-
-
-@translates("new_full")
 def _new_full(body: Body, x: Any, size: Any, fill_value: Any, dtype: Any = None) -> Expr:
-    shape = f"{shape_text(body, (size,))}, {body.expr(fill_value).text}"
-    return _new(body, "full", x, shape, dtype)
+    filled = f"{shape_text(body, (size,))}, {body.expr(fill_value).text}"
+    return Expr(f"jnp.full({filled}, dtype={_dtype_of(body, x, dtype)})")
 
 
-def _new(body: Body, function: str, x: Any, shape: str, dtype: Any) -> Expr:
-    kind = f"{body.expr(x).within(ATOM)}.dtype" if dtype is None else body.expr(dtype).text
-    return Expr(f"jnp.{function}({shape}, dtype={kind})")
+def _dtype_of(body: Body, x: Any, dtype: Any) -> str:
+    return f"{body.expr(x).within(ATOM)}.dtype" if dtype is None else body.expr(dtype).text
 
 
-@translates("randn")
-def _randn(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    body.draw()
-    shape = shape_text(body, sizes or (size,))
-    return Expr(f"jax.random.normal(rngs(), {shape}{_dtype(body, dtype)})")
+def _random(function: str) -> Callable:
+    def translate(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
+        shape = shape_text(body, sizes or (size,)) + _dtype(body, dtype)
+        body.draw()
+        return Expr(f"jax.random.{function}(rngs(), {shape})")
+
+    return translate
 
 
-@translates("rand")
-def _rand(body: Body, *sizes: Any, size: Any = None, dtype: Any = None) -> Expr:
-    body.draw()
-    shape = shape_text(body, sizes or (size,))
-    return Expr(f"jax.random.uniform(rngs(), {shape}{_dtype(body, dtype)})")
+def _random_like(function: str) -> Callable:
+    def translate(body: Body, x: Any, dtype: Any = None) -> Expr:
+        layout = body.layout_of(x)
+        name = body.variable(x, layout)
+        kind = f"{name}.dtype" if dtype is None else body.expr(dtype).text
+        body.draw()
+        return Expr(f"jax.random.{function}(rngs(), {name}.shape, {kind})", layout)
+
+    return translate
 
 
-@translates("randn_like")
-def _randn_like(body: Body, x: Any, dtype: Any = None) -> Expr:
-    return _random_like(body, "normal", x, dtype)
-
-
-@translates("rand_like")
-def _rand_like(body: Body, x: Any, dtype: Any = None) -> Expr:
-    return _random_like(body, "uniform", x, dtype)
-
-
-def _random_like(body: Body, function: str, x: Any, dtype: Any) -> Expr:
-    layout = body.layout_of(x)
-    name = body.variable(x, layout)
-    kind = f"{name}.dtype" if dtype is None else body.expr(dtype).text
-    body.draw()
-    return Expr(f"jax.random.{function}(rngs(), {name}.shape, {kind})", layout)
-
-
-@translates("bernoulli")
 def _bernoulli(body: Body, x: Any) -> Expr:
     layout = body.layout_of(x)
     name = body.variable(x, layout)
@@ -434,7 +400,6 @@ def _bernoulli(body: Body, x: Any) -> Expr:
 # Sequences of different lengths
 
 
-@translates("pack_padded_sequence")
 def _pack(
     body: Body, x: Any, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
 ) -> Expr:
@@ -445,20 +410,19 @@ def _pack(
     return body.held(x, None)
 
 
-@translates("pad_packed_sequence")
 def _pad(
     body: Body,
     sequence: Any,
     batch_first: bool = False,
     padding_value: float = 0.0,
     total_length: Any = None,
-) -> Expr:
+) -> tuple[Expr, Expr]:
     lengths, first = body.packed[sequence]
     if padding_value or first is not batch_first or total_length is None:
         raise UntranslatableError(
             "pad_packed_sequence needs total_length, zeros and the batch where it was"
         )
-    return Expr(f"{body.expr(sequence).text}, {body.torch(lengths, 0)}")
+    return body.expr(sequence), Expr(body.torch(lengths, 0))
 
 
 def _node_of(body: Body, name: str, x: Any) -> fx.Node:
@@ -467,3 +431,59 @@ def _node_of(body: Body, name: str, x: Any) -> fx.Node:
         for user in x.users
         if getattr(user.target, "__name__", "") == name and user not in body.packed
     )
+
+
+REARRANGEMENTS: dict[str, Callable[..., Any]] = {
+    "size": _size,
+    **dict.fromkeys(["view", "reshape"], _reshape),
+    **dict.fromkeys(["view_as", "reshape_as"], _reshape_as),
+    "flatten": flatten,
+    "unflatten": unflatten,
+    "permute": _permute,
+    **dict.fromkeys(["transpose", "swapaxes", "swapdims"], _transpose),
+    "t": _t,
+    **dict.fromkeys(["movedim", "moveaxis"], _movedim),
+    "unsqueeze": _unsqueeze,
+    "squeeze": _squeeze,
+    **dict.fromkeys(["expand", "broadcast_to"], _expand),
+    "expand_as": _expand_as,
+    **dict.fromkeys(["repeat", "tile"], _repeat),
+    "repeat_interleave": _repeat_interleave,
+    "rearrange": _rearrange,
+    "reduce": _reduce,
+    **dict.fromkeys(["cat", "concat", "concatenate"], _cat),
+    "stack": _stack,
+    "chunk": _chunk,
+    **dict.fromkeys(["split", "split_with_sizes"], _split),
+    "unbind": _unbind,
+    "select": _select,
+    "narrow": _narrow,
+    "getitem": _getitem,
+    "setitem": _setitem,
+    "index_select": _index_select,
+    "gather": _gather,
+    "roll": _roll,
+    "flip": _flip,
+    "tril": _triangle("tril"),
+    "triu": _triangle("triu"),
+    **{name: _filled("zeros") for name in ("zeros", "empty")},
+    "ones": _filled("ones"),
+    "full": _full,
+    "arange": _arange,
+    "linspace": _linspace,
+    "eye": _eye,
+    "tensor": _tensor,
+    **{name: _like("zeros_like") for name in ("zeros_like", "empty_like", "zero")},
+    "ones_like": _like("ones_like"),
+    **dict.fromkeys(["full_like", "fill"], _full_like),
+    **dict.fromkeys(["new_zeros", "new_empty"], _new("zeros")),
+    "new_ones": _new("ones"),
+    "new_full": _new_full,
+    "randn": _random("normal"),
+    "rand": _random("uniform"),
+    "randn_like": _random_like("normal"),
+    "rand_like": _random_like("uniform"),
+    "bernoulli": _bernoulli,
+    "pack_padded_sequence": _pack,
+    "pad_packed_sequence": _pad,
+}

@@ -1,8 +1,6 @@
 """The classes of a twin as the text of a Python module in the house's style."""
 
-
 import re
-
 from typing import Any
 
 import torch
@@ -30,9 +28,7 @@ def written(construction: Construction) -> str:
     """
     translator = construction.translator
     taken = frozenset(each.name for each in construction.classes)
-    names = {
-        id(module): each.name for each in construction.classes for module in each.modules
-    }
+    names = {id(module): each.name for each in construction.classes for module in each.modules}
     classes = [_class(each, names, taken, translator) for each in construction.classes]
     text = "\n\n\n".join(classes)
     registered = _registered(construction)
@@ -70,7 +66,9 @@ def _imports(text: str, constants: str, taken: frozenset[str]) -> str:
     lines.append("from flax import nnx")
     blocks.append("\n".join(lines))
     lines = []
-    whole = [name for name in ("bridge", "layers") if re.search(rf"(?<![\w.]){name}\.", text + constants)]
+    whole = [
+        name for name in ("bridge", "layers") if re.search(rf"(?<![\w.]){name}\.", text + constants)
+    ]
     if whole:
         lines.append(f"from flaxnets import {', '.join(whole)}")
     found = [
@@ -223,5 +221,3 @@ def _registered(construction: Construction) -> list[str]:
             ]
             lines += wrapped(f"bridge.register({each.name}, {', '.join(leaves)})", 0)
     return lines
-
-

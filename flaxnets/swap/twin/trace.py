@@ -9,18 +9,20 @@ import builtins
 import contextlib
 import functools
 import inspect
-import linecache
 import operator
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import einops
 import torch
 from torch import fx
 from torch.nn.utils import rnn
+
+from flaxnets.swap.twin.problems import Problem
+from flaxnets.swap.twin.values import Dtype, Limits, Real, Size, Value
 
 # What builds tensors from numbers alone, and so has no proxy among its arguments.
 FACTORIES = (
@@ -36,158 +38,10 @@ WRAPPED: tuple[Callable, ...] = (
 OF_DATA = frozenset(
     ["item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "unique"]
 )
-ELSEWHERE = tuple(
-    str(Path(inspect.getfile(module)).parent) for module in (torch, einops, contextlib)
+ELSEWHERE = (
+    *(str(Path(inspect.getfile(package)).parent) for package in (torch, einops)),
+    contextlib.__file__,
 )
-
-
-class Problem(NamedTuple):
-    """A place in the user's code that cannot be translated."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        text = linecache.getline(self.file, self.line).strip()
-        return f"{self.file}:{self.line}: {self.reason}" + (f": {text}" if text else "")
-
-
-class TranslationError(ValueError):
-    """A module that has no twin; the message lists every place, or the check that failed."""
-
-
-class Value(fx.Proxy):
-    """A tensor of the forward pass."""
-
-    node: fx.Node
-    tracer: "Tracer"
-
-    def __init__(self, node: fx.Node, tracer: "Tracer") -> None:
-        super().__init__(node, tracer)
-        tracer.values.add(weakref.ref(self))
-
-    @property
-    def example(self) -> Any:
-        return self.node.meta["example"]
-
-    def __getattr__(self, name: str) -> Any:
-        example, tracer = self.example, self.tracer
-        if name == "dtype":
-            return Dtype(tracer.record("call_function", getattr, (self, name)))
-        if name == "shape":
-            return tracer.shape(self)
-        if name == "data":
-            return self.detach()
-        found = getattr(example, name)  # an AttributeError is the user's
-        if isinstance(found, torch.Tensor):  # T, mT
-            return tracer.create_proxy("call_function", getattr, (self, name), {})
-        return functools.partial(self._call, name) if callable(found) else found
-
-    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        if name in ("size", "numel", "nelement"):
-            if name == "size":
-                shape = self.tracer.shape(self)
-                dim = args[0] if args else kwargs.get("dim")
-                return shape if dim is None else shape[dim]
-            return functools.reduce(operator.mul, self.tracer.shape(self), 1)
-        if name in ("dim", "ndimension"):
-            return self.example.dim()
-        return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self[i] for i in range(self.example.shape[0])])
-
-    def __len__(self) -> int:
-        return len(self.example)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
-
-    def __contains__(self, value: Any) -> bool:
-        return self.tracer.of_data(self, lambda example: value in example)
-
-    def __bool__(self) -> bool:
-        return self.tracer.of_data(self, bool)
-
-    def __int__(self) -> int:
-        return self.tracer.of_data(self, int)
-
-    def __float__(self) -> float:
-        return self.tracer.of_data(self, float)
-
-    def __index__(self) -> int:
-        return self.tracer.of_data(self, int)
-
-
-class Size(int):
-    """A number that follows from shapes: the example's to Python, symbolic in the graph."""
-
-    node: fx.Node
-    tracer: "Tracer"
-
-    def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
-        return self.node
-
-
-def _arithmetic(name: str, function: Callable, *, reflected: bool) -> Callable:
-    def calculate(self: Size, other: Any) -> Any:
-        if type(other) not in (int, Size):
-            return getattr(int, name)(int(self), other)
-        pair = (other, self) if reflected else (self, other)
-        return self.tracer.create_proxy("call_function", function, pair, {})
-
-    return calculate
-
-
-for _name in ("add", "sub", "mul", "floordiv", "mod"):
-    _function = getattr(operator, _name)
-    setattr(Size, f"__{_name}__", _arithmetic(f"__{_name}__", _function, reflected=False))
-    setattr(Size, f"__r{_name}__", _arithmetic(f"__r{_name}__", _function, reflected=True))
-
-
-class Dtype:
-    """The dtype of a tensor: the example's to Python, symbolic in the graph."""
-
-    def __init__(self, node: fx.Node) -> None:
-        self.node = node
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.node.meta["example"], name)
-
-    def __eq__(self, other: object) -> bool:
-        return self.node.meta["example"] == getattr(other, "node", self.node).meta["example"] if (
-            isinstance(other, Dtype)
-        ) else self.node.meta["example"] == other
-
-    def __hash__(self) -> int:
-        return hash(self.node.meta["example"])
-
-    def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
-        return self.node
-
-
-class Real(float):
-    """A limit of a dtype, such as `torch.finfo(x.dtype).min`."""
-
-    node: fx.Node
-
-    def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
-        return self.node
-
-
-class Limits:
-    """`torch.finfo` of the dtype of a tensor."""
-
-    def __init__(self, dtype: Dtype, tracer: "Tracer") -> None:
-        self._node = tracer.record("call_function", torch.finfo, (dtype,))
-        self._tracer = tracer
-
-    def __getattr__(self, name: str) -> Any:
-        node = self._tracer.record("call_function", getattr, (self._node, name))
-        limit = Real(node.meta["example"])
-        limit.node = node
-        return limit
 
 
 def super_call(*args: Any, **kwargs: Any) -> None:
@@ -221,8 +75,7 @@ class Tracer(fx.Tracer):
         """The graph of a call; `args` and `kwargs` hold tensors where proxies go."""
         self._call = (args, kwargs)
         with torch.no_grad(), self._patched(root):
-            graph = self.trace(root)
-        return graph
+            return self.trace(root)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         """The call itself, with proxies for its tensors."""
@@ -239,7 +92,16 @@ class Tracer(fx.Tracer):
                 bound.arguments[name] = self._argument(name, value)
 
         def call() -> Any:
-            return root_fn(*bound.args, **bound.kwargs)
+            def returns(frame: Any, event: str, value: Any) -> None:
+                if event == "return" and frame.f_code is code:
+                    self._see_names([frame])
+
+            code, before = inspect.unwrap(root_fn).__code__, sys.getprofile()
+            sys.setprofile(returns)  # the last names are known when the forward returns
+            try:
+                return root_fn(*bound.args, **bound.kwargs)
+            finally:
+                sys.setprofile(before)
 
         return call, []
 
