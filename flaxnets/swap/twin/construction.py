@@ -181,8 +181,7 @@ class Construction:
     def _check_name(self, module: nn.Module, name: str) -> None:
         if name.startswith("_"):
             raise TranslationError(
-                f"{type(module).__name__}.{name} begins with _, which the bridge takes for private; "
-                "give it another name"
+                f"{type(module).__name__}.{name} begins with _, which the bridge takes for private"
             )
 
     def _is_first(self, module: nn.Module, name: str, child: nn.Module) -> bool:
@@ -309,7 +308,7 @@ def _unified(values: Sequence[Any], attribute: str = "", key: str = "") -> Any:
     if isinstance(first, Call):
         if any((value.name, value.rngs) != (first.name, first.rngs) for value in values):
             raise MismatchError
-        filled = [{**{k: v for k, v in c.defaults.items()}, **c.args} for c in values]
+        filled = [{**c.defaults, **c.args} for c in values]
         keys = [k for k in filled[0] if any(k in c.args for c in values)]
         if any(filled_one.keys() != filled[0].keys() for filled_one in filled):
             raise MismatchError

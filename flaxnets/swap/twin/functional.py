@@ -147,7 +147,8 @@ def _convolution(dims: int) -> Callable:
         called = f"jax.lax.conv_general_dilated({expr.text}, {kernel}, {options})"
         if bias is None:
             return Expr(called, 1)
-        return Expr(f"{called} + {body.torch(bias, TERM)}", 1, SUM)
+        product = body.temporary("product", called)
+        return Expr(f"{product} + {body.torch(bias, TERM)}", 1, SUM)
 
     return translate
 
@@ -191,17 +192,16 @@ def _pad(body: Body, x: Any, pad: Any, mode: str = "constant", value: Any = None
     widths = [zero] * ndim
     for index in range(len(pad) // 2):
         widths[body.axis(x, ndim - 1 - index)] = (pad[2 * index], pad[2 * index + 1])
-    expr = body.expr(x)
     shown = ", ".join(body.expr(width).text for width in widths)
     if mode != "constant":
-        return Expr(f'jnp.pad({expr.text}, ({shown}), mode="{PADDINGS[mode]}")', layout)
+        return Expr(f'jnp.pad({body.expr(x).text}, ({shown}), mode="{PADDINGS[mode]}")', layout)
     if any(body.example(width) < 0 for pair in widths for width in pair):
         cropped = ", ".join(f"({body.expr(a).text}, {body.expr(b).text}, 0)" for a, b in widths)
         name = body.variable(x, layout)
         filling = body.expr(value or 0.0).text
         return Expr(f"jax.lax.pad({name}, jnp.array({filling}, {name}.dtype), ({cropped}))", layout)
     filling = f", constant_values={body.expr(value).text}" if value else ""
-    return Expr(f"jnp.pad({expr.text}, ({shown}){filling})", layout)
+    return Expr(f"jnp.pad({body.expr(x).text}, ({shown}){filling})", layout)
 
 
 # Normalisation

@@ -114,7 +114,7 @@ def built(module: nn.Module, kind: str, dim: int | None = None) -> Call:
     for option in ("scale_grad_by_freq", "return_indices", "named_shape"):
         if getattr(module, option, False):
             raise ValueError(f"{kind}: {option} is not supported")
-    if kind.startswith("TransformerEncoder") or kind.startswith("TransformerDecoder"):
+    if kind.startswith(("TransformerEncoder", "TransformerDecoder")):
         return _stack(module, kind)
     if kind == "Transformer":
         return _transformer(module)

@@ -141,7 +141,8 @@ class Translator:
         else:
             code.lines = [line.replace(NO_DROPOUT, "") for line in merged]
             code.modes = any("self.deterministic" in line for line in merged)
-        code.noisy = any(NOISE.search(line) for line in lines)
+        seen = merged if merged is not None else lines
+        code.noisy = any(NOISE.search(line) for line in seen)
         code.draws = any("rngs" in line for line in [*code.lines, *(code.training or ())])
         return code
 

@@ -66,6 +66,8 @@ def _binary(symbol: str, rank: int, *, to_real: bool = False) -> Callable:
             operator, divides = "//", False
         elif rounding_mode is not None:
             raise UntranslatableError(f"rounding_mode {rounding_mode!r} has no translation")
+        if not tensors and symbol == "*" and 1 in (a, b):  # of sizes
+            return body.expr(b if a == 1 else a)
         (left, right), layout = aligned(body, a, b)
         if tensors and rank >= SUM:
             if divides or is_float(body, a) or is_float(body, b):
@@ -92,13 +94,17 @@ def _unpromoted(body: Body, *pairs: tuple[Any, Expr]) -> list[Expr]:
     shaped = [(arg, example) for arg, example in tensors if example.dim()]
     if len(shaped) != 1:
         return [expr for _, expr in pairs]
-    (strong, example), result = shaped[0], []
-    for arg, expr in pairs:
-        if arg is not strong and example.is_floating_point() >= is_float(body, arg):
-            name = body.variable(strong, body.layout_of(strong))
-            expr = Expr(f"{expr.within(ATOM)}.astype({name}.dtype)", expr.layout)
-        result.append(expr)
-    return result
+    strong, example = shaped[0]
+    ((weak, weak_expr),) = [pair for pair in pairs if pair[0] is not strong]
+    if (
+        not torch.is_tensor(body.example(weak))
+        or is_float(body, weak) > example.is_floating_point()
+    ):
+        return [expr for _, expr in pairs]
+    layout = next(expr.layout for arg, expr in pairs if arg is strong)
+    name = body.variable(strong, layout)
+    cast = Expr(f"{weak_expr.within(ATOM)}.astype({name}.dtype)", weak_expr.layout)
+    return [Expr(name, layout) if arg is strong else cast for arg, _ in pairs]
 
 
 def _rsub(body: Body, a: Any, b: Any) -> Expr:
@@ -157,10 +163,10 @@ def _where(body: Body, condition: Any, a: Any, b: Any) -> Expr:
 
 
 def _masked_fill(body: Body, x: Any, mask: Any, value: Any) -> Expr:
-    (x_expr, mask_expr), layout = aligned(body, x, mask)
     filling = body.expr(value).text
     if torch.is_tensor(body.example(value)):
         filling = f"{filling}.astype({body.variable(x, body.layout_of(x))}.dtype)"
+    (x_expr, mask_expr), layout = aligned(body, x, mask)
     return Expr(f"jnp.where({mask_expr.text}, {filling}, {x_expr.text})", layout)
 
 

@@ -1,6 +1,7 @@
 """The classes of a twin as the text of a Python module in the house's style."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -143,8 +144,8 @@ def _shown(value: Any, names: dict[int, str], taken: frozenset[str]) -> str:
     if isinstance(value, layers.Call):
         if value.name == "nnx.List":
             entries = [_shown(entry, names, taken) for entry in value.args["*"][0]]
-            if len(entries) > 2 and len(set(entries)) == 1:
-                return f"nnx.List([{entries[0]} for _ in range({len(entries)})])"
+            if len(entries) > 1 and len(set(entries)) == 1:
+                return f"nnx.List({entries[0]} for _ in range({len(entries)}))"
             return f"nnx.List([{', '.join(entries)}])"
         if value.name == "nnx.Dict":
             pairs = value.args["*"][0].items()
@@ -179,20 +180,66 @@ def _call(each: Class) -> list[str]:
     if code.draws:
         parameters += ["*", "rngs=None"]
     lines = ["", *wrapped(f"def __call__({', '.join(parameters)}):", 4)]
+    lists = {
+        name: len(child)
+        for name, child in code.module.named_children()
+        if isinstance(child, torch.nn.ModuleList)
+    }
     if code.training is None:
-        for statement in code.lines:
-            lines += wrapped(statement, 8)
-        return lines
+        return lines + rolled(code.lines, lists, 8)
     common = 0
     while code.lines[common] == code.training[common]:
-        lines += wrapped(code.lines[common], 8)
         common += 1
+    lines += rolled(code.lines[:common], lists, 8)
     lines.append("        if self.deterministic:")
-    for statement in code.lines[common:]:
-        lines += wrapped(statement, 12)
-    for statement in code.training[common:]:
-        lines += wrapped(statement, 8)
+    lines += rolled(code.lines[common:], lists, 12)
+    return lines + rolled(code.training[common:], lists, 8)
+
+
+def rolled(statements: Sequence[str], lists: Mapping[str, int], indent: int) -> list[str]:
+    """Statements as lines; what is said of every entry of a list in turn becomes a loop.
+
+    >>> rolled(["x = self.blocks[0](x)", "x = self.blocks[1](x)"], {"blocks": 2}, 0)
+    ['for block in self.blocks:', '    x = block(x)']
+    """
+    lines: list[str] = []
+    index = 0
+    while index < len(statements):
+        found = _loop(statements[index:], lists)
+        if found is None:
+            lines += wrapped(statements[index], indent)
+            index += 1
+            continue
+        name, count, period = found
+        entry = name.removesuffix("s") or name
+        lines.append(f"{' ' * indent}for {entry} in self.{name}:")
+        for statement in statements[index : index + period]:
+            lines += wrapped(statement.replace(f"self.{name}[0]", entry), indent + 4)
+        index += count * period
     return lines
+
+
+def _loop(statements: Sequence[str], lists: Mapping[str, int]) -> tuple[str, int, int] | None:
+    """The list, its length and how many statements there are of each entry."""
+    for name, count in lists.items():
+        if (
+            count < 2
+            or re.search(rf"\b{name.removesuffix('s')}\b(?!\[)", statements[0])
+            and (f"self.{name}[0]" not in statements[0])
+        ):
+            continue
+        for period in range(1, len(statements) // count + 1):
+            first = statements[:period]
+            if not any(f"self.{name}[0]" in statement for statement in first):
+                continue
+            whole = [
+                statement.replace(f"self.{name}[0]", f"self.{name}[{entry}]")
+                for entry in range(count)
+                for statement in first
+            ]
+            if whole == list(statements[: count * period]):
+                return name, count, period
+    return None
 
 
 def _tied(translator: Translator) -> dict[str, str]:

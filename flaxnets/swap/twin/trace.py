@@ -34,6 +34,7 @@ WRAPPED: tuple[Callable, ...] = (
     *(einops.rearrange, einops.reduce, einops.repeat, einops.einsum),
     *(rnn.pack_padded_sequence, rnn.pad_packed_sequence),
 )
+FINFO = torch.finfo
 # Numbers that depend on what a tensor holds, not only on its shape and dtype.
 OF_DATA = frozenset(
     ["item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "unique"]
@@ -161,10 +162,13 @@ class Tracer(fx.Tracer):
             other = reference()
             if other is None:
                 self.values.discard(reference)
-            elif other.node is not changed.node and isinstance(other.example, torch.Tensor):
-                if other.example.untyped_storage().data_ptr() == storage:
-                    self.refuse("a tensor is changed in place of which another is a view")
-                    return
+            elif (
+                other.node is not changed.node
+                and isinstance(other.example, torch.Tensor)
+                and other.example.untyped_storage().data_ptr() == storage
+            ):
+                self.refuse("a tensor is changed in place of which another is a view")
+                return
 
     def wrapped(self, node: fx.Node, example: Any) -> Any:
         """An example's structure with proxies in the place of tensors and sizes."""
@@ -200,6 +204,10 @@ class Tracer(fx.Tracer):
         """Arguments as nodes."""
         if isinstance(a, Value) and (by := a.node.meta.get("changed")):
             self.refuse(f"{by} changed this tensor in place")
+        if isinstance(a, torch.Size):  # which holds numbers only
+            a = tuple(a)
+        if isinstance(a, fx.Node):
+            return a
         if isinstance(a, Size | Dtype | Real):
             return a.node
         return super().create_arg(a)
@@ -280,6 +288,8 @@ class Tracer(fx.Tracer):
                 for name, value in list(vars(module).items()):
                     if callable(value) and any(value is each for each in WRAPPED):
                         patch(module, name, self._recording(value))
+                    elif value is torch.autograd.Variable:  # since torch 0.4 the tensor itself
+                        patch(module, name, lambda data, *_, **__: data)
                 if "len" not in vars(module):
                     patch(module, "len", _length)
             for function in WRAPPED[-2:]:
@@ -306,7 +316,7 @@ class Tracer(fx.Tracer):
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._evaluating:
                 return function(*args, **kwargs)
-            if function is torch.finfo:
+            if function is FINFO:
                 symbolic = args and isinstance(args[0], Dtype)
                 return Limits(args[0], self) if symbolic else function(*args, **kwargs)
             return self.create_proxy("call_function", function, args, kwargs)

@@ -1,5 +1,7 @@
-"""What goes through a user's forward while it is traced, in the place of tensors and of what
-follows from their shapes: each carries the value that it has in an example.
+"""What goes through a user's forward while it is traced.
+
+It stands for tensors and for what follows from their shapes and dtypes, and carries the value
+that they have in an example.
 """
 
 import functools
