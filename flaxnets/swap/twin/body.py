@@ -117,8 +117,8 @@ class Body:
                     self._refuse(node, str(error))
 
     def _refuse(self, node: fx.Node, reason: str) -> None:
-        where = node.meta["where"] or [("<unknown>", 0)]
-        problem = Problem(*where[-1], reason)
+        file, line = (node.meta["where"] or [("<unknown>", 0)])[-1]
+        problem = Problem(file, line, reason)
         if problem not in self.problems:
             self.problems.append(problem)
         self._exprs[node] = Expr("None")
@@ -282,7 +282,8 @@ class Body:
             self._exprs[node] = Expr("None")
             for user in [user for user in node.users if self._count.get(user)]:
                 self._reads, self._draws = set(reads), draws
-                self._settle(user, found[int(user.args[1])])  # type: ignore[call-overload]
+                index: Any = user.args[1]
+                self._settle(user, found[index])
             return
         expr = Expr(found.text, found.layout, found.rank, frozenset(self._reads), self._draws)
         example = node.meta["example"]
@@ -378,6 +379,8 @@ class Body:
             if self._last[node] >= limit
             for name in expr.names
         }
+        if during:  # what the statement has read so far, temporaries among it
+            taken |= self._reads
         name, number = base, 1
         while name in taken:
             number += 1

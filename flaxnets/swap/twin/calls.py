@@ -135,7 +135,7 @@ class View:
     def _user_call(self, body: Body, node: fx.Node, module: nn.Module, access: str) -> Expr:
         signature = inspect.signature(type(module).forward)
         bound = signature.bind(module, *node.args, **node.kwargs)
-        arguments = {}
+        arguments: dict[str, Any] = {}
         positional, keywords = True, []
         for name, parameter in list(signature.parameters.items())[1:]:
             if name not in bound.arguments:

@@ -264,7 +264,7 @@ def _variable(tensor: torch.Tensor) -> Raw:
         dtype = ", int"
     first = values.reshape(-1)[0].item() if values.numel() else 0
     if (values == first).all():
-        made = {0: "zeros", 1: "ones"}.get(first)
+        made = "zeros" if first == 0 else "ones" if first == 1 else ""
         text = f"jnp.{made}({shape}{dtype})" if made else f"jnp.full({shape}, {first!r}{dtype})"
     elif isinstance(tensor, nn.Parameter):
         spread = float(f"{values.std().item():.2g}")

@@ -91,9 +91,13 @@ def layer(name: str, **args: Any) -> Call:
     rngs = parameters.pop("rngs", None)
     defaults = {k: p.default for k, p in parameters.items() if p.default is not p.empty}
     first = max(len(parameters) - len(defaults), 1 if next(iter(parameters), "") in args else 0)
+    given = {key: _single(key, args[key]) for key in parameters if key in args}
+    for key, value in given.items():
+        if isinstance(defaults.get(key), float) and type(value) is int:
+            given[key] = float(value)
     return Call(
         name,
-        {key: _single(key, args[key]) for key in parameters if key in args},
+        given,
         defaults,
         first,
         rngs is not None and rngs.default is rngs.empty,

@@ -129,7 +129,7 @@ def translate(module: torch.nn.Module, inputs: Sequence[Input | torch.Tensor]) -
 
 
 def _named(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:
-    named = {}
+    named: dict[str, Any] = {}
     for name, value in arguments.items():
         if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
             named |= {f"{name}_{index}": entry for index, entry in enumerate(value)}

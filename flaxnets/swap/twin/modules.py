@@ -169,7 +169,8 @@ class Translator:
         return body
 
     def _root_output(self, ndim: int, layout: Layout) -> Layout:
-        return 1 if ndim in self.images else layout
+        """Maps are channels last; all else is in torch's order."""
+        return 1 if ndim in self.images else layout if ndim in (4, 5) else None
 
 
 def _call_of(module: nn.Module, arguments: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -265,9 +265,11 @@ def _logsumexp(body: Body, x: Any, dim: Any, keepdim: bool = False) -> Expr:
     return reduced(body, x, dim, keepdim, lambda axes: f"jax.nn.logsumexp({expr.text}, {axes})")
 
 
-def _norm(body: Body, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Expr:
-    if p not in (2, 2.0, "fro", None):
-        raise UntranslatableError(f"a norm of order {p} has no translation")
+def _norm(
+    body: Body, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Expr:
+    if p not in (2, 2.0, "fro", None) or dtype is not None:
+        raise UntranslatableError(f"a norm of order {p} in {dtype} has no translation")
     return length(body, x, dim, keepdim)
 
 
@@ -473,7 +475,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "long": _cast(torch.int64),
     "int": _cast(torch.int32),
     "bool": _cast(torch.bool),
-    **dict.fromkeys(["contiguous", "clone", "cpu", "cuda", "requires_grad", "positive"], _itself),
+    **dict.fromkeys(
+        ["contiguous", "clone", "cpu", "cuda", "requires_grad", "positive", "pos"], _itself
+    ),
     "copy": _copied,
     "detach": _detach,
     "getattr": _getattr,

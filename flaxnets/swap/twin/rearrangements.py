@@ -211,7 +211,7 @@ def _narrow(body: Body, x: Any, dim: int, start: Any, length: Any) -> Expr:
 
 
 def _getitem(body: Body, x: Any, index: Any) -> Expr:
-    entries = index if isinstance(index, tuple) else (index,)
+    entries: Sequence[Any] = index if isinstance(index, tuple) else (index,)
     if body.layout_of(x) is not None and (found := _sliced(body, x, entries)) is not None:
         return found
     text = body.torch(x)
@@ -262,10 +262,14 @@ def _setitem(body: Body, x: Any, index: Any, value: Any) -> Expr:
 
 def index_text(body: Body, entries: Sequence[Any]) -> str:
     """An index as Python text."""
-    return ", ".join(
-        body.torch(entry, 0) if isinstance(entry, fx.Node) else body.expr(entry).text
-        for entry in entries
-    )
+
+    def text(entry: Any) -> str:
+        if isinstance(entry, fx.Node):
+            return body.torch(entry, 0)
+        listed = isinstance(entry, list)
+        return f"jnp.array({body.expr(entry).text})" if listed else body.expr(entry).text
+
+    return ", ".join(map(text, entries))
 
 
 def _index_select(body: Body, x: Any, dim: int, index: Any) -> Expr:

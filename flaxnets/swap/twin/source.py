@@ -222,11 +222,7 @@ def rolled(statements: Sequence[str], lists: Mapping[str, int], indent: int) -> 
 def _loop(statements: Sequence[str], lists: Mapping[str, int]) -> tuple[str, int, int] | None:
     """The list, its length and how many statements there are of each entry."""
     for name, count in lists.items():
-        if (
-            count < 2
-            or re.search(rf"\b{name.removesuffix('s')}\b(?!\[)", statements[0])
-            and (f"self.{name}[0]" not in statements[0])
-        ):
+        if count < 2:
             continue
         for period in range(1, len(statements) // count + 1):
             first = statements[:period]

@@ -22,7 +22,7 @@ from torch import fx
 from torch.nn.utils import rnn
 
 from flaxnets.swap.twin.problems import Problem
-from flaxnets.swap.twin.values import Dtype, Limits, Real, Size, Value
+from flaxnets.swap.twin.values import FINFO, Dtype, Limits, Real, Size, Value
 
 # What builds tensors from numbers alone, and so has no proxy among its arguments.
 FACTORIES = (
@@ -34,7 +34,7 @@ WRAPPED: tuple[Callable, ...] = (
     *(einops.rearrange, einops.reduce, einops.repeat, einops.einsum),
     *(rnn.pack_padded_sequence, rnn.pad_packed_sequence),
 )
-FINFO = torch.finfo
+NOT_USERS = frozenset(["torch", "einops", "jax", "jaxlib", "flax", "numpy", "builtins"])
 # Numbers that depend on what a tensor holds, not only on its shape and dtype.
 OF_DATA = frozenset(
     ["item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "unique"]
@@ -279,18 +279,11 @@ class Tracer(fx.Tracer):
         try:
             for name in FACTORIES:
                 patch(torch, name, self._recording(getattr(torch, name)))
-            modules = {
-                sys.modules.get(kind.__module__) for m in root.modules() for kind in type(m).__mro__
-            }
-            for module in filter(None, modules):
-                if module.__name__.partition(".")[0] in ("torch", "builtins"):
-                    continue
-                for name, value in list(vars(module).items()):
-                    if callable(value) and any(value is each for each in WRAPPED):
-                        patch(module, name, self._recording(value))
-                    elif value is torch.autograd.Variable:  # since torch 0.4 the tensor itself
-                        patch(module, name, lambda data, *_, **__: data)
-                if "len" not in vars(module):
+            for module, name, value in _bindings():
+                patch(module, name, self._recording(value) if value else _itself)
+            kinds = {kind for module in root.modules() for kind in type(module).__mro__}
+            for home in {kind.__module__ for kind in kinds if not _is_foreign(kind)}:
+                if (module := sys.modules.get(home)) and "len" not in vars(module):
                     patch(module, "len", _length)
             for function in WRAPPED[-2:]:
                 patch(rnn, function.__name__, self._recording(function))
@@ -329,6 +322,29 @@ class Tracer(fx.Tracer):
             for name, value in frame.f_locals.items():
                 if isinstance(value, Value) and name.isidentifier() and name.strip("_"):
                     value.node.meta.setdefault("var", name)
+
+
+def _bindings() -> list[tuple[Any, str, Callable | None]]:
+    """Where modules of users bind functions of `WRAPPED` to names of their own."""
+    wanted: dict[int, Callable | None] = {id(function): function for function in WRAPPED}
+    wanted[id(torch.autograd.Variable)] = None  # since torch 0.4 the tensor itself
+    return [
+        (module, name, wanted[id(value)])
+        for home, module in list(sys.modules.items())
+        if home == "einops" or home.partition(".")[0] not in NOT_USERS
+        if hasattr(module, "__dict__")
+        for name, value in list(vars(module).items())
+        if id(value) in wanted
+    ]
+
+
+def _is_foreign(kind: type) -> bool:
+    """Whether a class is not of a user's own."""
+    return kind.__module__.partition(".")[0] in NOT_USERS
+
+
+def _itself(data: Any, *_: Any, **__: Any) -> Any:
+    return data
 
 
 def _length(value: Any) -> int:

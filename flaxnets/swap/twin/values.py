@@ -16,6 +16,8 @@ from torch import fx
 if TYPE_CHECKING:
     from flaxnets.swap.twin.trace import Tracer
 
+FINFO = torch.finfo  # which is another while a module is traced
+
 
 class Value(fx.Proxy):
     """A tensor of the forward pass."""
@@ -57,7 +59,8 @@ class Value(fx.Proxy):
         return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[i] for i in range(self.example.shape[0])])
+        entry = operator.getitem
+        return iter([entry(self, index) for index in range(self.example.shape[0])])
 
     def __len__(self) -> int:
         return len(self.example)
@@ -140,7 +143,7 @@ class Limits:
     """`torch.finfo` of the dtype of a tensor."""
 
     def __init__(self, dtype: Dtype, tracer: "Tracer") -> None:
-        self._node = tracer.record("call_function", torch.finfo, (dtype,))
+        self._node = tracer.record("call_function", FINFO, (dtype,))
         self._tracer = tracer
 
     def __getattr__(self, name: str) -> Any:

@@ -15,14 +15,10 @@ from torch_ref.layers import CenterCrop
 class SeedConv2DNet(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            in_channels=3, out_channels=10, kernel_size=5, stride=2, padding=2
-        )
+        self.conv1 = nn.Conv2d(in_channels=3, out_channels=10, kernel_size=5, stride=2, padding=2)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(kernel_size=2)
-        self.conv2 = nn.Conv2d(
-            in_channels=10, out_channels=10, kernel_size=2, stride=2, padding=1
-        )
+        self.conv2 = nn.Conv2d(in_channels=10, out_channels=10, kernel_size=2, stride=2, padding=1)
         self.maxpool = nn.MaxPool2d(kernel_size=2)
         self.output = nn.Linear(10, num_classes)
 
