@@ -259,8 +259,10 @@ def _variable(tensor: torch.Tensor) -> Raw:
     values = tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
     shape = literal(tuple(tensor.shape)).text
     kind = "nnx.Param" if isinstance(tensor, nn.Parameter) else "nnx.BatchStat"
-    dtype = "" if tensor.dtype == torch.float32 else f", jnp.{str(tensor.dtype).partition('.')[2]}"
-    if tensor.dtype == torch.int64:
+    dtype = f", jnp.{str(tensor.dtype).partition('.')[2]}"
+    if tensor.dtype in (torch.float32, torch.float64):
+        dtype = ""  # JAX's own, which float64 is where there are 64 bits
+    elif tensor.dtype == torch.int64:
         dtype = ", int"
     first = values.reshape(-1)[0].item() if values.numel() else 0
     if (values == first).all():

@@ -103,7 +103,7 @@ def translate(module: torch.nn.Module, inputs: Sequence[Input | torch.Tensor]) -
     root = copy.deepcopy(module)
     signature = inspect.signature(type(root).forward)
     try:
-        bound = signature.bind(root, *map(example, inputs))
+        bound = signature.bind(root, *(example(given, _dtype_of(root)) for given in inputs))
     except TypeError as error:
         name = type(module).__name__
         raise TranslationError(f"{name}.forward does not take these inputs: {error}") from None
@@ -153,12 +153,18 @@ def describe(given: Input | torch.Tensor, index: int) -> Input:
     return Input(name=str(index), shape=shape, axes=axes)
 
 
-def example(given: Input | torch.Tensor) -> torch.Tensor:
-    """An input in torch's layout, drawn where it is a description."""
+def example(given: Input | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An input in torch's layout, drawn where it is a description, real numbers in a dtype."""
     if isinstance(given, torch.Tensor):
         return given.detach().clone()
     rng = np.random.Generator(np.random.Philox(0))
-    return channels_first(tensor(draw(rng, given)), given.axes)
+    drawn = channels_first(tensor(draw(rng, given)), given.axes)
+    return drawn.to(dtype) if drawn.is_floating_point() else drawn
+
+
+def _dtype_of(module: torch.nn.Module) -> torch.dtype:
+    real = (weight.dtype for weight in module.parameters() if weight.is_floating_point())
+    return next(real, torch.get_default_dtype())
 
 
 def load(translation: Translation) -> nnx.Module:

@@ -123,7 +123,10 @@ def test_all_functions_have_a_case():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d_with_indices|return_ind"),
+        (
+            lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
+            "max_pool2d_with_indices|return_ind",
+        ),
         (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", antialias=True), "antialias"),
         (lambda x: F.normalize(x, p=1), "normalize of order 1"),
         (lambda x: F.one_hot(x[0, 0].long().abs()), "one_hot without num_classes"),
