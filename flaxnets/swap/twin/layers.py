@@ -93,7 +93,7 @@ def layer(name: str, **args: Any) -> Call:
     first = max(len(parameters) - len(defaults), 1 if next(iter(parameters), "") in args else 0)
     given = {key: _single(key, args[key]) for key in parameters if key in args}
     for key, value in given.items():
-        if isinstance(defaults.get(key), float) and type(value) is int:
+        if parameters[key].annotation in (float, "float") and type(value) is int:
             given[key] = float(value)
     return Call(
         name,
@@ -123,7 +123,9 @@ def built(module: nn.Module, kind: str, dim: int | None = None) -> Call:
     if kind == "Transformer":
         return _transformer(module)
     parameters = inspect.signature(getattr(layers, kind).__init__).parameters
-    args = {name: _read(module, kind, name) for name in parameters if name not in _NEVER}
+    absent = ("divisor_override",) if kind == "AvgPool1d" else ()
+    names = [name for name in parameters if name not in (*_NEVER, *absent)]
+    args = {name: _read(module, kind, name) for name in names}
     if "dim" in args and kind in ALONG_AN_AXIS:
         args["dim"] = dim
     if "Pool" in kind and args.get("stride", 0) == args.get("kernel_size", 1):

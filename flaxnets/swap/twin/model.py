@@ -88,7 +88,7 @@ def checked(
     """The twin and its source, see `flax_twin`."""
     translation = translate(module, inputs)
     twin = load(translation)
-    _carry(module, twin)
+    carry(module, twin)
     _check(module, twin, inputs, translation)
     evaluation = not module.training
     views = {"deterministic": evaluation, "use_running_average": evaluation}
@@ -201,7 +201,7 @@ def load(translation: Translation) -> nnx.Module:
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
-def _carry(module: torch.nn.Module, twin: nnx.Module) -> None:
+def carry(module: torch.nn.Module, twin: nnx.Module) -> None:
     """The module's weights, in their dtypes."""
     state = {name: as_numpy(value) for name, value in module.state_dict().items()}
     with jax.enable_x64(True):

@@ -7,12 +7,13 @@ import torch
 from flax import nnx
 
 from flaxnets.swap.twin import load, translate
+from flaxnets.swap.twin.model import carry
 
 BOUND = 1e-10  # of the largest magnitude
 
 
 class Applied(torch.nn.Module):
-    """A module that is one function."""
+    """A module that is one function, or calls another."""
 
     def __init__(self, function):
         super().__init__()
@@ -34,9 +35,12 @@ def agree(function, *inputs, gradients=True):
 
 
 def _agree(function, inputs, gradients):
-    module = Applied(function).eval()
+    module = Applied(function).double().eval()
     translation = translate(module, inputs)
-    twin = nnx.view(load(translation), deterministic=True, raise_if_not_found=False)
+    twin = load(translation)
+    carry(module, twin)
+    views = {"deterministic": True, "use_running_average": True}
+    twin = nnx.view(twin, **views, raise_if_not_found=False)
     leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
     outputs = _flat(module(*(x.clone() for x in leaves)))
     rng = np.random.default_rng(0)
