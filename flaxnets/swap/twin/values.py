@@ -84,6 +84,26 @@ class Value(fx.Proxy):
         return self.tracer.of_data(self, int)
 
 
+def _in_place(method: str) -> Callable:
+    """An operator such as +=, which in torch changes the tensor that it is applied to."""
+    return lambda value, other: getattr(value, method)(other)
+
+
+for _operator, _method in (
+    ("iadd", "add_"),
+    ("isub", "sub_"),
+    ("imul", "mul_"),
+    ("itruediv", "div_"),
+    ("ifloordiv", "floor_divide_"),
+    ("imod", "remainder_"),
+    ("ipow", "pow_"),
+    ("iand", "bitwise_and_"),
+    ("ior", "bitwise_or_"),
+    ("ixor", "bitwise_xor_"),
+):
+    setattr(Value, f"__{_operator}__", _in_place(_method))
+
+
 class Size(int):
     """A number that follows from shapes: the example's to Python, symbolic in the graph."""
 

@@ -75,6 +75,7 @@ def _agree(function, inputs, gradients):
 
 
 def close(ours, theirs):
+    """Shapes, kinds of dtype and values agree."""
     ours = np.asarray(ours)
     assert ours.shape == theirs.shape
     assert ours.dtype.kind == theirs.dtype.kind, (ours.dtype, theirs.dtype)

@@ -52,11 +52,13 @@ def test_chosen():
 LONG = [
     "x = function(" + ", ".join(f"argument_{i}" for i in range(5)) + ")",
     "x = function(" + ", ".join(f"a_longer_argument_{i}" for i in range(9)) + ")",
-    "self.layers = nnx.Sequential(" + ", ".join(f"Linear({i}, 64, rngs=rngs)" for i in range(9)) + ")",
+    "self.layers = nnx.Sequential("
+    + ", ".join(f"Linear({i}, 64, rngs=rngs)" for i in range(9))
+    + ")",
     "return " + ", ".join(f"a_longer_result_{i}(x)" for i in range(9)),
     "x = outer(inner(" + ", ".join(f"argument_number_{i}" for i in range(9)) + "))",
-    "y = self.attention(query, key, value, mask=jnp.where(mask, a_long_name_of_a_mask, other), bias=b)",
-]  # fmt: skip
+    "y = self.attention(query, key, value, mask=jnp.where(mask, a_long_name_of_a, other), bias=b)",
+]
 
 
 @pytest.mark.parametrize("statement", LONG)

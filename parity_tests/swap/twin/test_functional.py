@@ -60,36 +60,60 @@ CASES = {
     "adaptive_max_pool3d": (lambda x: F.adaptive_max_pool3d(x, 3), VOLUME),
     "conv1d": (lambda x, k: F.conv1d(x, k, stride=2, padding=1, groups=2), X, KERNEL),
     "conv2d": (
-        lambda x, k: F.conv2d(x, k.unsqueeze(-1).repeat(1, 2, 1, 2), k[:, 0, 0], padding=(2, 1), dilation=2),
+        lambda x, k: F.conv2d(
+            x, k.unsqueeze(-1).repeat(1, 2, 1, 2), k[:, 0, 0], padding=(2, 1), dilation=2
+        ),
         IMAGE,
         KERNEL,
     ),
-    "conv3d": (lambda x, k: F.conv3d(x, k[..., None, None].expand(-1, -1, 3, 2, 2)), VOLUME, KERNEL),
+    "conv3d": (
+        lambda x, k: F.conv3d(x, k[..., None, None].expand(-1, -1, 3, 2, 2)),
+        VOLUME,
+        KERNEL,
+    ),
     "interpolate": (
-        lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, x.shape[2:], mode="bilinear")),
+        lambda x: (
+            F.interpolate(x, scale_factor=2),
+            F.interpolate(x, x.shape[2:], mode="bilinear"),
+        ),
         IMAGE,
     ),
     "pad": (
-        lambda x: (F.pad(x, (1, 2)), F.pad(x, (1, 0, 0, 2, 1, 1), value=3), F.pad(x, (-1, 1)),
-                   F.pad(x, (2, 1, 1, 1), mode="reflect"), F.pad(x, (1, 1, 1, 1), "replicate"),
-                   F.pad(x, (1, 2, 0, 1), mode="circular")),
+        lambda x: (
+            F.pad(x, (1, 2)),
+            F.pad(x, (1, 0, 0, 2, 1, 1), value=3),
+            F.pad(x, (-1, 1)),
+            F.pad(x, (2, 1, 1, 1), mode="reflect"),
+            F.pad(x, (1, 1, 1, 1), "replicate"),
+            F.pad(x, (1, 2, 0, 1), mode="circular"),
+        ),
         IMAGE,
     ),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), IMAGE),
     "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x[:, :, :4, :4], 2), IMAGE),
     "local_response_norm": (lambda x: F.local_response_norm(x, 3, alpha=0.1), IMAGE),
-    "layer_norm": (lambda x, a: F.layer_norm(x.mT, (4,), a[0], a[1], 1e-3) + F.layer_norm(x.mT, (6, 4)), X, SQUARE),
+    "layer_norm": (
+        lambda x, a: F.layer_norm(x.mT, (4,), a[0], a[1], 1e-3) + F.layer_norm(x.mT, (6, 4)),
+        X,
+        SQUARE,
+    ),
     "group_norm": (lambda x, a: F.group_norm(x, 2, a[0], a[1]) + F.group_norm(x, 4), IMAGE, SQUARE),
     "normalize": (lambda x: F.normalize(x) + F.normalize(x, dim=-1), IMAGE),
     "cosine_similarity": (lambda x: F.cosine_similarity(x, x.flip(1).cos(), dim=-1), X),
     "bilinear": (lambda a, w: F.bilinear(a, a + 1, w, w[:, 0, 0]), SQUARE, X[..., :4]),
-    "embedding": (lambda n, a: F.embedding(n, a) + F.embedding(n, a, padding_idx=1), INDICES, SQUARE),
+    "embedding": (
+        lambda n, a: F.embedding(n, a) + F.embedding(n, a, padding_idx=1),
+        INDICES,
+        SQUARE,
+    ),
     "one_hot": (lambda n: F.one_hot(n, 4), INDICES),
     "scaled_dot_product_attention": (
-        lambda q, m: (F.scaled_dot_product_attention(q, q + 1, q.cos(), m > 0),
-                      F.scaled_dot_product_attention(q, q, q, m, scale=0.3),
-                      F.scaled_dot_product_attention(q, q, q, is_causal=True),
-                      F.scaled_dot_product_attention(q[0], q[1], q[0], m[None] > -9)),
+        lambda q, m: (
+            F.scaled_dot_product_attention(q, q + 1, q.cos(), m > 0),
+            F.scaled_dot_product_attention(q, q, q, m, scale=0.3),
+            F.scaled_dot_product_attention(q, q, q, is_causal=True),
+            F.scaled_dot_product_attention(q[0], q[1], q[0], m[None] > -9),
+        ),
         HEADS,
         SQUARE,
     ),
@@ -101,15 +125,18 @@ CASES = {
     "nll_loss": (lambda a, n: F.nll_loss(a.log_softmax(1), n), SQUARE, LABELS),
     "binary_cross_entropy": (lambda p: F.binary_cross_entropy(p, p.detach() / 2), PROBABLE),
     "binary_cross_entropy_with_logits": (
-        lambda a, p: F.binary_cross_entropy_with_logits(a[:3], p), SQUARE, PROBABLE),
+        lambda a, p: F.binary_cross_entropy_with_logits(a[:3], p),
+        SQUARE,
+        PROBABLE,
+    ),
     "cross_entropy": (lambda a, n: F.cross_entropy(a, n, label_smoothing=0.1), SQUARE, LABELS),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore:.*rounding_mode|.*align_corners")
 def test_function(name):
-    """torch's function and its translation, outputs and gradients."""
+    """The function of torch and its translation, outputs and gradients."""
     function, *inputs = CASES[name]
     # torch takes 1/6 in float32 in hardsigmoid's gradient, in float64 as well.
     agree(function, *inputs, gradients=name != "hardsigmoid")

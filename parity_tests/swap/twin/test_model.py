@@ -62,7 +62,7 @@ def _user(name):
 
 @pytest.fixture(autouse=True)
 def _implicit_dim():
-    """torch warns where the seeds leave a softmax's axis to the shape."""
+    """No warning of torch where the seeds leave a softmax's axis to the shape."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.nn.functional._get_softmax_dim", _softmax_dim)
         yield
@@ -217,7 +217,7 @@ def test_wrong_translation_is_caught(monkeypatch):
     """A translation that is not torch's function does not get past flax_twin."""
     monkeypatch.setitem(TRANSLATIONS, "gelu", FUNCTIONS["silu"])
     module = Applied(torch.nn.functional.gelu)
-    with pytest.raises(TranslationError, match="is not its equal: Applied .* forward: error"):
+    with pytest.raises(TranslationError, match=r"is not its equal: Applied .* forward: error"):
         flax_twin(module, [torch.randn(2, 3)])
 
 

@@ -149,7 +149,7 @@ ON_IMAGES = {
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name]])
 def test_operation(name):
-    """torch's function and its translation, outputs and gradients."""
+    """The function of torch and its translation, outputs and gradients."""
     function, *inputs = CASES[name]
     agree(function, *inputs)
 

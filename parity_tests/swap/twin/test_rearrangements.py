@@ -151,7 +151,7 @@ ON_IMAGES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_rearrangement(name):
-    """torch's function and its translation, outputs and gradients."""
+    """The function of torch and its translation, outputs and gradients."""
     function, *inputs = CASES[name]
     agree(function, *inputs)
 

@@ -39,7 +39,7 @@ def _seen(look):
         lambda x: x.dtype.is_floating_point,
         lambda x: x.device,
         lambda x: x.shape == (3, 4),
-        lambda x: [i for i in range(x.size(0))],
+        lambda x: list(range(x.size(0))),
     ],
 )
 def test_python_sees(look):

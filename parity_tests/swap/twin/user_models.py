@@ -1,3 +1,4 @@
+# ruff: noqa: RET504 (the seeds' own text)
 """Torch modules as users write them: the seeds' own classes, and some made up for the tests.
 
 The seeds' classes are as they stand there, except where they cannot run at all: `self.self`,
