@@ -98,17 +98,8 @@ def checked(
 def translate(module: torch.nn.Module, inputs: Sequence[Input | torch.Tensor]) -> Translation:
     """The source of a module's twin; see `flax_twin`, which also checks it.
 
-    >>> source = translate(torch.nn.Sequential(torch.nn.Tanh()), [torch.ones(2, 3)]).source
-    >>> print(source.partition("class ")[2].rstrip())
-    Model(nnx.Sequential):
-        """Twin of `torch.nn.modules.container.Sequential`."""
-    <BLANKLINE>
-        def __init__(self) -> None:
-            super().__init__(Tanh())
-    <BLANKLINE>
-        def __call__(self, input):
-            input = self.layers[0](input)
-            return input
+    >>> translate(torch.nn.Sequential(torch.nn.Tanh()), [torch.ones(2, 3)]).name
+    'Model'
     """
     root = copy.deepcopy(module)
     signature = inspect.signature(type(root).forward)

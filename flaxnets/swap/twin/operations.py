@@ -26,7 +26,6 @@ from flaxnets.swap.twin.expressions import (
 )
 from flaxnets.swap.twin.layouts import Layout
 
-
 FROBENIUS = "fr" + "o"  # torch's word for the usual norm
 
 
