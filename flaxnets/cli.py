@@ -1,4 +1,4 @@
-"""The command line: list, show, train, parity, convert, bench, demo, doctor.
+"""The command line: list, show, train, parity, convert, translate, bench, demo, doctor.
 
 Options are generated from the dataclasses: a network's spec fields are options of the
 commands that build it. Wrong input gives one line on standard error and exit code 2.
@@ -49,6 +49,8 @@ USAGE = """usage: flaxnets COMMAND [options]
   parity --mutations       prove that the checks catch planted faults
   convert SRC DST --arch NAME
                            a .pt or .safetensors file, checked, as .safetensors
+  translate FILE.py:CLASS --input 1,3,32,32
+                           a torch module of your own as NNX source, proved equal
   bench [NAMES ...]        time a training step beside torch, torch.compile, nnx.jit and Keras
   demo                     train LeNet in JAX, prove it in PyTorch, write a report
   doctor                   try whether jax and torch compute what they should here
@@ -258,6 +260,47 @@ class Convert(Generic[SpecT]):
 
 
 @dataclass(frozen=True)
+class Translate:
+    """Write the Flax twin of a torch module of your own as NNX source, and prove both equal."""
+
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.py:CLASS")]
+    """The file, which is run, and the class in it."""
+    input: tuple[str, ...]
+    """A shape for each input, in torch's layout: 1,3,32,32, or 2,7:int<50 for integers below 50."""
+    args: tuple[str, ...] = ()
+    """The class's arguments, as Python literals."""
+    kwargs: tuple[str, ...] = ()
+    """Its keyword arguments: num_classes=10."""
+    out: Path | None = None
+    """A file for the source; standard output if none is given."""
+
+    def run(self) -> int:
+        """Exit code 0."""
+        from flaxnets.swap.twin.command import source_of
+        from flaxnets.swap.twin.problems import TranslationError
+
+        if self.out:
+            _writable(self.out)
+        try:
+            source, constants = source_of(self.target, self.input, self.args, self.kwargs)
+        except TranslationError as error:
+            raise specs.SpecError(str(error)) from None
+        if not self.out:
+            if constants:
+                names = ", ".join(constants)
+                raise specs.SpecError(f"{names}: too large to be written out; use --out")
+            print(source, end="")
+            return 0
+        if constants:
+            from flaxnets import bridge
+
+            bridge.write(constants, self.out.with_suffix(".safetensors"))
+        _write(self.out, source)
+        _console().print(f"wrote {self.out}", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time a training step beside torch, torch.compile, nnx.jit and Keras, on the CPU."""
 
@@ -357,6 +400,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "parity": Parity,
     "convert": Convert,
+    "translate": Translate,
     "bench": Bench,
     "demo": Demo,
     "doctor": Doctor,

@@ -49,7 +49,9 @@ def channels_first(x: torch.Tensor, axes: str) -> torch.Tensor:
     if "c" not in axes:
         return x
     spatial = " ".join(axes[1:].replace("c", ""))
-    return rearrange(x, f"{' '.join(axes)} -> b c {spatial}").contiguous()
+    moved = rearrange(x, f"{' '.join(axes)} -> b c {spatial}")
+    # With one channel `contiguous` would keep strides for which torch convolves channels last.
+    return moved.clone(memory_format=torch.contiguous_format)
 
 
 def read(path: str | Path) -> dict[str, torch.Tensor]:

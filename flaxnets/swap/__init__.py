@@ -11,6 +11,7 @@ _PLACES = {
     "as_flax": "flax_module",
     "flax_function": "flax_call",
     "torch_function": "torch_call",
+    "flax_twin": "twin",
     "load_handover": "handover",
     "save_handover": "handover",
     "to_jax": "arrays",
