@@ -25,6 +25,12 @@ CHANGES = {
         "model.state_dict())\n"
         "    model = swap.as_torch(twin)\n",
     ),
+    "lstm_tagging": (
+        "    model = LSTMTagger(32, 32, len(words), len(tags))\n",
+        "    from flaxnets import swap\n"
+        "    twin = swap.flax_twin(model, [torch.zeros(2, 5, dtype=torch.long)])\n"
+        '    model = swap.as_torch(twin, copy="allow")\n',
+    ),
     "transformer": (
         '        self.encoder = create("transformer_encoder", **SIZES)\n',
         "        from flaxnets import bridge, swap\n"
@@ -37,7 +43,7 @@ CHANGES = {
 
 IN_FLOAT64 = "    model.double()\n"
 RUN = """
-import json, sys
+import json, pathlib, runpy, sys, tempfile
 import torch
 from flaxnets import swap
 
@@ -47,8 +53,10 @@ for kind in ("as_torch", "as_flax"):
     own = getattr(swap, kind)
     setattr(swap, kind, lambda x, own=own, **told: swapped.append(1) or own(x, **told))
 for text in json.load(sys.stdin):
-    space = {"__name__": "script"}
-    exec(compile(text, "script", "exec"), space)
+    # A module of its own, whose file is there: the twin of a class is made of its source.
+    path = pathlib.Path(tempfile.mkdtemp()) / "script.py"
+    path.write_text(text)
+    space = runpy.run_path(str(path), run_name="script")
     print(json.dumps([space["main"](steps=20), len(swapped)]))
 """
 
