@@ -26,7 +26,7 @@ from flaxnets.swap.twin.expressions import (
 )
 from flaxnets.swap.twin.layouts import Layout
 
-FROBENIUS = "fr" + "o"  # torch's word for the usual norm
+FROBENIUS = "fro"  # codespell:ignore fro
 
 
 def aligned(body: Body, *args: Any) -> tuple[list[Expr], Layout]:

@@ -64,6 +64,7 @@ def test_reserved_names():
 def test_temporaries_do_not_clash():
     """Two helpers of one statement keep their own values."""
     agree(lambda x: x.norm(dim=0) / (x + 1).norm(dim=0) + x.max(0)[0] * (2 * x).max(0)[0], X)
+    agree(lambda x: torch.cosine_similarity(x, x.cos(), dim=-1), X)
 
 
 class Draws(nn.Module):
@@ -77,6 +78,7 @@ class Draws(nn.Module):
     def forward(self, x):
         noise = torch.randn_like(x)
         y = self.first(x) * (self.second(x + noise) + torch.rand_like(x)) - noise
+        y = torch.rsub(self.first(y), self.second(y))  # the second less the first
         return self.second(self.first(y)) + y
 
 

@@ -58,6 +58,24 @@ def test_one_class_for_like_modules():
     flax_twin(Stack(), [torch.randn(2, 4)])  # strict: the unused weights have their place, too
 
 
+def test_other_layers():
+    """Modules with the same statements and other layers have classes of their own."""
+
+    class Acting(nn.Module):
+        def __init__(self, act):
+            super().__init__()
+            self.act = act
+
+        def forward(self, x):
+            return self.act(x)
+
+    module = nn.Sequential(Acting(nn.ReLU()), Acting(nn.Tanh()), Acting(nn.ReLU()))
+    source = translate(module, [torch.randn(2, 4)]).source
+    assert "class Acting2(" in source
+    assert "class Acting3(" not in source
+    flax_twin(module, [torch.randn(2, 4)])
+
+
 def test_equal_blocks():
     """A list of equal modules, and the loop over it."""
     module = nn.ModuleList([Block(4, 5), Block(4, 5)])

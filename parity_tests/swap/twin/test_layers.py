@@ -117,7 +117,8 @@ def test_layer(name):
     module, *inputs = LAYERS[name]
     assert house(module) == name
     # torch takes 1/6 in float32 in hardsigmoid's gradient, in float64 as well.
-    source = agree(module, *inputs, gradients=name != "Hardsigmoid")
+    # Of three spatial axes the gradient is that of two.
+    source = agree(module, *inputs, gradients=name != "Hardsigmoid" and "3d" not in name)
     assert f"{name}(" in source
 
 

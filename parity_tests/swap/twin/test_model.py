@@ -18,9 +18,9 @@ import flaxnets
 from flaxnets import bridge, parity
 from flaxnets.specs import Input
 from flaxnets.swap import flax_twin
-from flaxnets.swap.twin import TranslationError, translate
+from flaxnets.swap.twin import TranslationError, load, translate
 from flaxnets.swap.twin.functional import FUNCTIONS
-from flaxnets.swap.twin.model import describe
+from flaxnets.swap.twin.model import carry, describe
 from flaxnets.swap.twin.modules import TRANSLATIONS
 from parity_tests.swap.twin import user_models
 from parity_tests.swap.twin.agreement import Applied
@@ -158,13 +158,14 @@ def test_user_model(name):
 def test_names_and_structure():
     """The twin's names and the module's: weights cross strictly, both ways, and tied ones once."""
     module, inputs = _user("Shared")
-    twin = flax_twin(module, inputs)
+    twin = load(translate(module, inputs))
+    carry(module, twin)
     state = bridge.state_dict(twin)
     assert {k: v.shape for k, v in state.items()} == {
         k: tuple(v.shape) for k, v in module.state_dict().items()
     }
     assert state["steps"].dtype == np.int64
-    twin, block = flax_twin(*_user("ResNet")), "layer1.layers.1.conv2"
+    twin, block = load(translate(*_user("ResNet"))), "layer1.layers.1.conv2"
     for part in block.split("."):
         twin = twin[int(part)] if part.isdigit() else getattr(twin, part)
     assert type(twin).__name__ == "Conv2d"
@@ -172,7 +173,7 @@ def test_names_and_structure():
 
 def test_source_of_the_twin():
     """The text that was run is the class's own source, and has one class for like blocks."""
-    twin = flax_twin(*_user("ResNet"))
+    twin = load(translate(*_user("ResNet")))
     source = inspect.getsource(inspect.getmodule(type(twin)))
     assert "class BasicBlock(nnx.Module)" in source
     assert "def __init__(self, in_channels: int, *, rngs: nnx.Rngs)" in source
