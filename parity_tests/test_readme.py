@@ -30,6 +30,10 @@ READERS = {
     "PORT": "1234",
     "I": "0",
     "N": "2",
+    "A": "runs/a",
+    "B": "runs/b",
+    "C": "runs/c",
+    "NEW": "runs/new",
 }
 CHEAP = ("list", "show", "train", "convert", "doctor")
 

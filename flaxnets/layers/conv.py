@@ -39,7 +39,8 @@ def _convolve(
     **options: Any,
 ) -> Array:
     """`lax.conv_general_dilated`, where a stride is all that is special with fast gradients."""
-    if max(stride) > 1 == max(lhs_dilation) and all(option is None for option in options.values()):
+    plain = padding != "SAME" and all(option is None for option in options.values())
+    if plain and max(stride) > 1 == max(lhs_dilation):
         ends = [(0, 0)] * len(stride) if isinstance(padding, str) else padding
         pads = tuple((low, high) for low, high in ends)
         return convolve(Window(stride, pads, rhs_dilation, feature_group_count), x, kernel)

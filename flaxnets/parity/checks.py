@@ -225,7 +225,7 @@ def compiled(subject: Subject) -> Finding:
     for batch in batches:
         one_by_one, _, _ = run(one_by_one, batch)
     truth = _updates(step.state, one_by_one)
-    found.append(compare(truth, _updates(step.state, scanned)))
+    found.append(compare(truth, _updates(step.state, scanned), tolerances.SMALLEST))
     error, worst = max(found)
     return Finding(error, tolerances.FLOAT64, worst)
 

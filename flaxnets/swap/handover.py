@@ -171,6 +171,18 @@ def load_handover(
     Raises:
         HandoverError: a folder that is none, or with every name, shape, dtype, kind and
             hyper-parameter that does not fit; nothing is then changed.
+
+    >>> import tempfile
+    >>> from flaxnets import build, create, spec
+    >>> import torch
+    >>> folder, model = Path(tempfile.mkdtemp()) / "handover", build(spec("mlp"), "torch")
+    >>> save_handover(folder, model, torch.optim.SGD(model.parameters(), lr=0.1), step=5)
+    >>> from flax import nnx
+    >>> from flaxnets.training import optimizers
+    >>> network = create("mlp", seed=1)
+    >>> optimizer = nnx.Optimizer(network, optimizers.sgd(0.1), wrt=nnx.Param)
+    >>> load_handover(folder, network, optimizer).step
+    5
     """
     found = read(folder)
     side, about = _side(model, optimizer, scheduler, options)
