@@ -140,8 +140,17 @@ def atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         ):  # of a write to a full disk
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(folder: str | os.PathLike) -> None:
+    """Wait until what a folder lists is on the disk.
+
+    Raises:
+        OSError: a folder that cannot be opened, or a disk that cannot be written to.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
+        os.close(handle)

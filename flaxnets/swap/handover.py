@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flaxnets import bridge
-from flaxnets.bridge.files import atomic
+from flaxnets.bridge.files import atomic, sync
 
 FORMAT = 1
 RECORD = "handover.json"
@@ -226,11 +226,7 @@ def write(folder: str | os.PathLike, state: Handover) -> None:
         if isinstance(error, bridge.BridgeError):
             raise HandoverError(str(error).replace(f"{beside}", f"{folder}")) from None
         raise
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder.parent)
 
 
 def _fill(folder: Path, state: Handover) -> None:

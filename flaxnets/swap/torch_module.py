@@ -218,16 +218,8 @@ class FlaxModule(nn.Module):
             return array.is_floating_point() and array.ndim in (4, 5)
         return index < len(axes) and "c" in axes[index]
 
-    def _call(
-        self,
-        method: str,
-        form: Form,
-        modes: tuple[bool, ...],
-        images: tuple[bool, ...],
-        narrow: torch.dtype | None,
-    ) -> Call:
-        """The computation of one method for one form of its arguments, in one mode."""
-        key = method, form, modes, images, narrow
+    def _call(self, *key: Any) -> Call:
+        """What `_new_call` makes of these, once."""
         if key not in self._calls:
             self._calls[key] = self._new_call(*key)
         return self._calls[key]
@@ -240,6 +232,7 @@ class FlaxModule(nn.Module):
         images: tuple[bool, ...],
         narrow: torch.dtype | None,
     ) -> Call:
+        """The computation of one method for one form of its arguments, in one mode."""
         training = [path for (path, _), mode in zip(self._modal, modes, strict=True) if mode]
         model = self.model
         for chosen in (True, False):

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jax.experimental import multihost_utils
 
-from flaxnets.bridge.files import atomic
+from flaxnets.bridge.files import atomic, sync
 from flaxnets.training.digest import digests
 from flaxnets.training.record import (
     FORMAT,
@@ -192,7 +192,7 @@ class Checkpoints:
         with self._writing():
             self._checkpointer.wait_until_finished()
             if self._primary:
-                _sync(self.folder)
+                sync(self.folder)
         self._saving = None
         if self._primary:
             self._prune()
@@ -260,7 +260,7 @@ class Checkpoints:
         with atomic(unfinished / RECORD) as file:
             file.write(sealed(record))
         for written in [*unfinished.rglob("*"), unfinished]:
-            _sync(written)
+            sync(written)
 
     @contextlib.contextmanager
     def _writing(self):
@@ -481,14 +481,6 @@ def _place(path: Path, name: str) -> dict[str, Any]:
         "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
         "open": True,
     }
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _all_processes(well: bool) -> bool:

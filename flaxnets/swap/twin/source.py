@@ -60,8 +60,8 @@ def _imports(text: str, constants: str, taken: frozenset[str]) -> str:
         lines.append("import jax.numpy as jnp")
     if "np" in words:
         lines.append("import numpy as np")
-    used = [name for name in ("einsum", "rearrange", "reduce", "repeat") if f"{name}(" in text]
-    used = [name for name in used if re.search(rf"(?<![\w.]){name}\(", text)]
+    einops = ("einsum", "rearrange", "reduce", "repeat")
+    used = [name for name in einops if re.search(rf"(?<![\w.]){name}\(", text)]
     if used:
         lines.append(f"from einops import {', '.join(used)}")
     lines.append("from flax import nnx")
@@ -95,9 +95,7 @@ def _class(
     module = code.module
     above = "nnx.Module"
     if code.base is not None:
-        kind = code.base.__name__
-        above = f"layers.{kind}" if kind in taken or kind == each.name else kind
-        above = f"layers.{kind}"
+        above = f"layers.{code.base.__name__}"
     elif isinstance(module, torch.nn.Sequential) and "" in each.attributes:
         above = "nnx.Sequential"
     lines = [f"class {each.name}({above}):", f'    """Twin of `{_origin(type(module))}`."""']

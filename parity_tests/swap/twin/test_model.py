@@ -2,10 +2,8 @@
 
 import copy
 import inspect
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -222,8 +220,6 @@ def test_wrong_translation_is_caught(monkeypatch):
         flax_twin(module, [torch.randn(2, 3)])
 
 
-@pytest.mark.skipif(shutil.which("ruff") is None and not Path(sys.prefix, "bin/ruff").exists(),
-                    reason="no ruff")  # fmt: skip
 def test_style(tmp_path):
     """The source as it is written and as ruff would write it."""
     for name in flaxnets.names():
@@ -232,11 +228,10 @@ def test_style(tmp_path):
         (tmp_path / f"{name}.py").write_text(source)
     for name in USERS:
         (tmp_path / f"{name}.py").write_text(translate(*_user(name)).source)
-    ruff = shutil.which("ruff") or str(Path(sys.prefix, "bin/ruff"))
     ours = 'lint.isort.known-first-party = ["flaxnets"]'
     for command in (["format", "--diff"], ["check", "--select", "E,F,I,W", "--config", ours]):
         done = subprocess.run(
-            [ruff, *command, "--line-length", "100", "--no-cache", "."],
+            [sys.executable, "-m", "ruff", *command, "--line-length", "100", "--no-cache", "."],
             cwd=tmp_path,
             capture_output=True,
             text=True,
