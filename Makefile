@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint docs notebooks
 
 demo: .venv/installed
 	$(BIN)/flaxnets demo
@@ -17,6 +17,10 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+# Runs every notebook from top to bottom in a kernel of its own; with OVERWRITE=1 keeps what it shows.
+notebooks: .venv/notebooks
+	$(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=180 $(if $(OVERWRITE),--overwrite) notebooks
+
 # The site is in site/; a link that leads nowhere is an error (--quiet would let it pass).
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .docs/mkdocs.yml
@@ -25,6 +29,10 @@ docs: .venv/docs
 	$(PYTHON) -c 'import sys; sys.exit("python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,data,dev]'
+	touch $@
+
+.venv/notebooks: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
 	touch $@
 
 .venv/docs: .venv/installed

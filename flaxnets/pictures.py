@@ -1,18 +1,66 @@
-"""Pictures of a run: losses, confusions, reconstructions, samples. Needs matplotlib.
+"""Pictures of a run (losses, confusions, reconstructions, samples), and diagrams of networks.
+
+Needs matplotlib.
 
 Axes: n images, h w pixels, c channels.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from flaxnets.bridge.files import atomic
 
 FLAX_COLOUR, TORCH_COLOUR = "#1f6fb2", "#d1495b"
 SHOWN = 10  # images beside each other
+CELL = (1.35, 0.85)  # inches of a diagram's unit
+FILLS = {"data": "#ffffff", "layer": "#f3e3b5", "operation": "#e6e6e6"}
+INK = "#333333"
+LOOP = 0.45  # inches that a loop rises above its box, about
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of a diagram.
+
+    Attributes:
+        x: of its centre, in units from left to right; neighbours are 1 apart.
+        y: of its centre, in units from top to bottom.
+        text: what is written in it.
+        kind: data; a layer, which has weights; or an operation, which has none.
+        width: in units.
+        height: in units.
+    """
+
+    x: float
+    y: float
+    text: str
+    kind: Literal["data", "layer", "operation"] = "layer"
+    width: float = 0.8
+    height: float = 0.6
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An arrow between two boxes of a diagram, or from a box to itself.
+
+    Attributes:
+        start: the name of the box where it begins.
+        end: the name of the box to which it points.
+        text: what is written on it; leave room for it.
+        bend: 0 is straight, 0.3 a bow to the left of its direction, -0.3 to the right.
+    """
+
+    start: str
+    end: str
+    text: str = ""
+    bend: float = 0.0
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -99,6 +147,72 @@ def samples(images: Float[np.ndarray, "n h w c"]) -> Figure:
     figure = Figure((6, 6), layout="constrained")
     for axes, image in zip(figure.subplots(side, side).flat, images, strict=False):
         _show(axes, image)
+    return figure
+
+
+def diagram(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> Figure:
+    """A network as boxes and arrows, as large as it has to be.
+
+    Args:
+        boxes: by the names that arrows use.
+        arrows: from box to box; one from a box to itself is a loop above it.
+
+    >>> image = {"x": Box(0, 0, "image", "data"), "conv1": Box(1, 0, "5x5")}
+    >>> [text.get_text() for text in diagram(image, [Arrow("x", "conv1", "28x28")]).axes[0].texts]
+    ['image', '5x5', '28x28']
+    """
+    at = {name: np.multiply((box.x, box.y), CELL) for name, box in boxes.items()}  # inches
+    half = {name: np.multiply((box.width, box.height), CELL) / 2 for name, box in boxes.items()}
+    reached = [
+        corner for name in boxes for corner in (at[name] - half[name], at[name] + half[name])
+    ]
+    figure = Figure(facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    patches = {}
+    for name, box in boxes.items():
+        patches[name] = FancyBboxPatch(
+            at[name] - half[name],
+            *2 * half[name],
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor=FILLS[box.kind],
+            edgecolor=INK,
+            zorder=2,
+        )
+        axes.add_patch(patches[name])
+        axes.text(*at[name], box.text, ha="center", va="center", fontsize=9, color=INK, zorder=3)
+    for arrow in arrows:
+        start, end, bend = at[arrow.start], at[arrow.end], arrow.bend
+        outlines = {"patchA": patches[arrow.start], "patchB": patches[arrow.end]}
+        if arrow.start == arrow.end:
+            wide, high = half[arrow.start]
+            start, end = start + np.array((wide / 2, -high)), end - np.array((wide / 2, high))
+            bend = -2 * LOOP / wide
+            outlines = {"patchA": None, "patchB": None}
+        across, down = end - start
+        middle = (start + end) / 2 + np.array((down, -across)) * bend / 2
+        axes.add_patch(
+            FancyArrowPatch(
+                start,
+                end,
+                connectionstyle=f"arc3,rad={-bend}",
+                arrowstyle="-|>",
+                mutation_scale=10,
+                shrinkA=0,
+                shrinkB=1,
+                color=INK,
+                zorder=1,
+                **outlines,
+            )
+        )
+        if arrow.text:
+            beside = {"fontsize": 8, "color": INK, "ha": "center", "va": "center"}
+            back = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.text(*middle, arrow.text, **beside, bbox=back, zorder=4)
+        reached += [middle - 0.1, middle + 0.1]
+    low, high = np.min(reached, 0) - 0.15, np.max(reached, 0) + 0.15
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))
+    figure.set_size_inches(high - low)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Pictures: whole PNG files, of every kind, also of few images and of one channel or more."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -14,6 +15,10 @@ FIGURES = {
     "colour": lambda: pictures.reconstructions(*RNG.random((2, 3, 8, 8, 3))),
     "forecast": lambda: pictures.forecast(*RNG.random((2, 20, 5))),
     "samples": lambda: pictures.samples(RNG.random((64, 8, 8, 1))),
+    "diagram": lambda: pictures.diagram(
+        {"x": pictures.Box(0, 0, "x", "data"), "rnn": pictures.Box(1, 0, "RNN")},
+        [pictures.Arrow("x", "rnn"), pictures.Arrow("rnn", "rnn", "h")],
+    ),
     "two channels": lambda: pictures.samples(RNG.random((4, 8, 8, 2))),
 }
 
@@ -32,3 +37,27 @@ def test_confusion_counts():
     figure = pictures.confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
     shown = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert shown == {(0, 0): "1", (1, 0): "1", (1, 1): "1"}
+
+
+def test_diagram_holds_all():
+    """A loop and a bow stay within the figure, above and below the boxes that they join."""
+    boxes = {name: pictures.Box(x, 0, name) for x, name in enumerate("abc")}
+    plain = pictures.diagram(boxes, [])
+    looped = pictures.diagram(boxes, [pictures.Arrow("b", "b", "h")])
+    bent = pictures.diagram(boxes, [pictures.Arrow("a", "c", "x", -0.6)])
+    assert looped.axes[0].get_ylim()[1] < plain.axes[0].get_ylim()[1] - 0.3  # y points down
+    assert bent.axes[0].get_ylim()[0] > plain.axes[0].get_ylim()[0] + 0.2
+    for figure in (looped, bent):
+        figure.canvas.draw()
+        edge = figure.axes[0].bbox
+        for patch in figure.axes[0].patches:
+            inside = patch.get_window_extent()
+            assert edge.x0 <= inside.x0 and inside.x1 <= edge.x1
+            assert edge.y0 <= inside.y0 and inside.y1 <= edge.y1
+
+
+def test_notebook_style():
+    """The notebooks' first two colours are those of the two backends."""
+    with plt.style.context("flaxnets.notebook"):
+        first, second = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
+    assert (first, second) == (pictures.FLAX_COLOUR, pictures.TORCH_COLOUR)
