@@ -52,8 +52,10 @@ def test_diagram_holds_all():
         edge = figure.axes[0].bbox
         for patch in figure.axes[0].patches:
             inside = patch.get_window_extent()
-            assert edge.x0 <= inside.x0 and inside.x1 <= edge.x1
-            assert edge.y0 <= inside.y0 and inside.y1 <= edge.y1
+            assert inside.intervalx[0] >= edge.x0
+            assert inside.intervalx[1] <= edge.x1
+            assert inside.intervaly[0] >= edge.y0
+            assert inside.intervaly[1] <= edge.y1
 
 
 def test_notebook_style():
