@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs notebooks
+.PHONY: demo test lint docs notebooks outputs picture
 
 demo: .venv/installed
 	$(BIN)/flaxnets demo
@@ -17,13 +17,27 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-# Runs every notebook from top to bottom in a kernel of its own; with OVERWRITE=1 keeps what it shows.
+# Runs every notebook from top to bottom, each in a kernel of its own.
 notebooks: .venv/notebooks
-	$(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=180 $(if $(OVERWRITE),--overwrite) notebooks
+	$(BIN)/python -m pytest -n auto --nbmake --nbmake-timeout=180 notebooks
+
+# The same, and keeps what they show; LESSONS=notebooks/05_parity.ipynb does one.
+LESSONS ?= notebooks/*.ipynb
+outputs: .venv/notebooks
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	  --ClearMetadataPreprocessor.enabled=True \
+	  --ClearMetadataPreprocessor.clear_notebook_metadata=False $(LESSONS)
 
 # The site is in site/; a link that leads nowhere is an error (--quiet would let it pass).
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .docs/mkdocs.yml
+
+# The README's picture: the page of `flaxnets parity`, in light and dark. Takes Chromium.
+picture: .venv/installed
+	$(BIN)/flaxnets parity --html runs/parity.html
+	for scheme in light dark; do chromium --headless --no-sandbox --hide-scrollbars \
+	  --window-size=1180,900 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
+	  --screenshot=.docs/parity-$$scheme.png file://$(CURDIR)/runs/parity.html; done
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

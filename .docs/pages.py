@@ -58,8 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, content in pages.items():
         hidden = InclusionLevel.NOT_IN_NAV if page.startswith("files/") else InclusionLevel.INCLUDED
         files.append(File.generated(config, page, content=content, inclusion=hidden))
-    for path in _notebooks():
-        name = f"notebooks/{path.name}"
+    kept = [*(f"notebooks/{path.name}" for path in _notebooks()), *_pictures()]
+    for name in kept:
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
 
@@ -107,7 +107,7 @@ class _Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
-        self.links |= {link for name in ("href", "src") if (link := given.get(name))}
+        self.links |= {link for name in ("href", "src", "srcset") if (link := given.get(name))}
         self.anchors |= {place for name in ("id", "name") if (place := given.get(name))}
 
     def has(self, place: str) -> bool:
@@ -116,6 +116,11 @@ class _Links(HTMLParser):
 
 def _notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _pictures() -> list[str]:
+    """The README's, which stay where it says, beside the page that is made of it."""
+    return re.findall(r'(?:src|srcset)="([^":]+)"', (ROOT / "README.md").read_text())
 
 
 def _page(source: Path) -> str:

@@ -159,3 +159,11 @@ def test_commands_stand_first():
 def test_every_check_is_explained():
     """Each check has a row that says what must agree."""
     assert all(f"| `{check}` |" in README for check in parity.CHECKS)
+
+
+def test_pictures():
+    """Every picture that the README shows is there, and is one."""
+    shown = re.findall(r'(?:src|srcset)="([^"]+)"', README)
+    assert len(shown) == 2
+    for name in shown:
+        assert (ROOT / name).read_bytes().startswith(b"\x89PNG"), name
