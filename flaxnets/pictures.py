@@ -166,7 +166,7 @@ def diagram(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> Figure:
     reached = [
         corner for name in boxes for corner in (at[name] - half[name], at[name] + half[name])
     ]
-    figure = Figure(facecolor="white")
+    figure = Figure(facecolor="white", layout="none")  # whatever the style says
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     patches = {}

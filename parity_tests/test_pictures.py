@@ -63,3 +63,11 @@ def test_notebook_style():
     with plt.style.context("flaxnets.notebook"):
         first, second = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
     assert (first, second) == (pictures.FLAX_COLOUR, pictures.TORCH_COLOUR)
+
+
+def test_diagram_in_the_notebooks_style():
+    """Its layout is its own, also where the style would lay figures out, which would warn."""
+    with plt.style.context("flaxnets.notebook"):
+        figure = pictures.diagram({"x": pictures.Box(0, 0, "x")}, [])
+        figure.canvas.draw()
+    assert figure.get_layout_engine() is None
