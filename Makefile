@@ -36,7 +36,7 @@ docs: .venv/docs
 picture: .venv/installed
 	$(BIN)/flaxnets parity --html runs/parity.html
 	for scheme in light dark; do chromium --headless --no-sandbox --hide-scrollbars \
-	  --window-size=1180,900 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
+	  --window-size=1480,860 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
 	  --screenshot=.docs/parity-$$scheme.png file://$(CURDIR)/runs/parity.html; done
 
 .venv/installed: pyproject.toml constraints.txt

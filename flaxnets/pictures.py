@@ -8,7 +8,7 @@ Axes: n images, h w pixels, c channels.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -166,24 +166,30 @@ def diagram(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> Figure:
     reached = [
         corner for name in boxes for corner in (at[name] - half[name], at[name] + half[name])
     ]
-    figure = Figure(facecolor="white", layout="none")  # whatever the style says
+    figure = Figure(facecolor="white")
+    figure.set_layout_engine("none")  # whatever the style says
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     patches = {}
     for name, box in boxes.items():
+        left, top = at[name] - half[name]
+        wide, high = 2 * half[name]
         patches[name] = FancyBboxPatch(
-            at[name] - half[name],
-            *2 * half[name],
+            (left, top),
+            wide,
+            high,
             boxstyle="round,pad=0,rounding_size=0.06",
             facecolor=FILLS[box.kind],
             edgecolor=INK,
             zorder=2,
         )
         axes.add_patch(patches[name])
-        axes.text(*at[name], box.text, ha="center", va="center", fontsize=9, color=INK, zorder=3)
+        written: dict[str, Any] = {"ha": "center", "va": "center", "color": INK}
+        x, y = at[name]
+        axes.text(x, y, box.text, fontsize=9, zorder=3, **written)
     for arrow in arrows:
         start, end, bend = at[arrow.start], at[arrow.end], arrow.bend
-        outlines = {"patchA": patches[arrow.start], "patchB": patches[arrow.end]}
+        outlines: dict[str, Any] = {"patchA": patches[arrow.start], "patchB": patches[arrow.end]}
         if arrow.start == arrow.end:
             wide, high = half[arrow.start]
             start, end = start + np.array((wide / 2, -high)), end - np.array((wide / 2, high))
@@ -193,8 +199,8 @@ def diagram(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> Figure:
         middle = (start + end) / 2 + np.array((down, -across)) * bend / 2
         axes.add_patch(
             FancyArrowPatch(
-                start,
-                end,
+                (start[0], start[1]),
+                (end[0], end[1]),
                 connectionstyle=f"arc3,rad={-bend}",
                 arrowstyle="-|>",
                 mutation_scale=10,
@@ -206,9 +212,9 @@ def diagram(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> Figure:
             )
         )
         if arrow.text:
-            beside = {"fontsize": 8, "color": INK, "ha": "center", "va": "center"}
             back = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.text(*middle, arrow.text, **beside, bbox=back, zorder=4)
+            x, y = middle
+            axes.text(x, y, arrow.text, fontsize=8, zorder=4, bbox=back, **written)
         reached += [middle - 0.1, middle + 0.1]
     low, high = np.min(reached, 0) - 0.15, np.max(reached, 0) + 0.15
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]))

@@ -38,17 +38,17 @@ def rounding(pair: Pair, dtype: str, unit: float) -> tuple[float, float, str]:
         for kind in ("outputs", "gradients"):
             exact, torchs, flaxs = (getattr(side, kind) for side in (truth, reference, ours))
             if np.isinf((form := compare(torchs, flaxs)).error):
-                return np.inf, tolerances.FLOOR * unit, form.worst
+                return np.inf, tolerances.FLOOR[dtype] * unit, form.worst
             largest = max((np.max(np.abs(x), initial=0.0) for x in exact.values()), default=0.0)
             for name, value in without_noise(exact).items():
                 scale = np.max(np.abs(value), initial=0.0) or largest
                 theirs.setdefault(name, []).append(_gap(value, torchs[name], scale))
                 mine.setdefault(name, []).append(_gap(value, flaxs[name], scale))
-    worst = (0.0, tolerances.FLOOR * unit, "nothing")
+    worst = (0.0, tolerances.FLOOR[dtype] * unit, "nothing")
     for name, gaps in mine.items():
         long_sum = name in pair.weights and pair.weights[name].ndim < 2
-        floor = (tolerances.LONG_SUM if long_sum else tolerances.FLOOR) * unit
-        bound = max(tolerances.RATIO * _typical(theirs[name]), floor)
+        floor = (tolerances.LONG_SUM if long_sum else tolerances.FLOOR[dtype]) * unit
+        bound = max(tolerances.RATIO[dtype] * _typical(theirs[name]), floor)
         found = (_typical(gaps), bound, name)
         if worst[2] == "nothing" or found[0] / bound > worst[0] / worst[1]:
             worst = found

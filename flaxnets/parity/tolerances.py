@@ -10,12 +10,16 @@ FLOAT64 = 1e-10
 # are judged against at least this share of the largest.
 SMALLEST = 1e-4
 
-# In float32, and in bfloat16, Flax may be this many times as far from the float64 truth as torch
-# is: sums are ordered differently, which changes the worst entry of a tensor by less than 2.
-RATIO = 2.0
+# In low precision Flax may be this many times as far from the float64 truth as torch is. In
+# float32 both add sums in an order of their own, which depends on the processor (its vectors, and
+# its caches, by which products are cut into blocks): on one the worst entry of a tensor was less
+# than twice as far off as torch's, on another, without AVX-512, 2.5 times. In bfloat16 sums are
+# float32 on both sides, and what is rounded in between is the same: less than 2 on both.
+RATIO = {"float32": 4.0, "bfloat16": 2.0}
 
-# Where torch happens to be exact, a few units in the last place remain.
-FLOOR = 4
+# Where torch happens to be exact, a few units in the last place remain; in float32 4.6 were
+# measured, in the gradient of a convolution's kernel.
+FLOOR = {"float32": 8, "bfloat16": 4}
 
 # The gradient of a bias, or of a scale, is a sum over batch and pixels: 4,096 terms of a small
 # feature map. XLA adds them up in order on a CPU, torch pairwise; 13 units were measured. Lower

@@ -118,8 +118,8 @@ def _rounding(pair: Pair, truth: Call, other: Call, dtype: str) -> str:
             side: gap(pair, exact, found[name])
             for side, found in (("eager", eager), ("jitted", jitted))
         }
-        floor = 2 * ROUNDING[dtype] * tolerances.FLOOR
-        bound = max(tolerances.RATIO * theirs, floor)
+        floor = 2 * ROUNDING[dtype] * tolerances.FLOOR[dtype]
+        bound = max(tolerances.RATIO[dtype] * theirs, floor)
         if mine["jitted"] > bound >= mine["eager"]:
             return f"XLA's: {_precision(mine['jitted'])} only when compiled"
         if mine["eager"] > bound:
