@@ -32,9 +32,10 @@ outputs: .venv/notebooks
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .docs/mkdocs.yml
 
-# The README's picture: the page of `flaxnets parity`, in light and dark. Takes Chromium.
+# The README's picture: the page of `flaxnets parity` for a few networks. Takes Chromium.
+NETWORKS = autoencoder char_rnn feedforward image_autoencoder lenet linear_network lstm_tagger mlp
 picture: .venv/installed
-	$(BIN)/flaxnets parity --html runs/parity.html
+	$(BIN)/flaxnets parity $(NETWORKS) --html runs/parity.html
 	for scheme in light dark; do chromium --headless --no-sandbox --hide-scrollbars \
 	  --window-size=1480,860 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
 	  --screenshot=.docs/parity-$$scheme.png file://$(CURDIR)/runs/parity.html; done
