@@ -37,7 +37,7 @@ NETWORKS = autoencoder char_rnn feedforward image_autoencoder lenet linear_netwo
 picture: .venv/installed
 	$(BIN)/flaxnets parity $(NETWORKS) --html runs/parity.html
 	for scheme in light dark; do chromium --headless --no-sandbox --hide-scrollbars \
-	  --window-size=1480,860 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
+	  --window-size=1480,842 --blink-settings=preferredColorScheme=$$([ $$scheme = dark ]; echo $$?) \
 	  --screenshot=.docs/parity-$$scheme.png file://$(CURDIR)/runs/parity.html; done
 
 .venv/installed: pyproject.toml constraints.txt
