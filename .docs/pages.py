@@ -5,6 +5,7 @@ never run), and each public module has one with its docstrings. Files that a pag
 that are none of these get a page that shows them.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -47,20 +48,24 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The pages that the navigation names, and those that they link to."""
     pages = {TEXTS[name]: (ROOT / name).read_text() for name in TEXTS}
-    for source in [file for name in TEXTS for file in _linked((ROOT / name).read_text())]:
+    texts = [(ROOT, (ROOT / name).read_text()) for name in TEXTS]
+    texts += [(path.parent, _prose(path)) for path in _notebooks()]
+    for source in [file for folder, text in texts for file in _linked(folder, text)]:
         if _page(source).startswith("files/"):
             pages[_page(source)] = _file_page(source)
     for page in TEXTS.values():
-        pages[page] = LINK.sub(_rewritten, pages[page])
+        pages[page] = LINK.sub(_rewritten, pages[page]).replace('".docs/', '"docs/')
     for package in PACKAGES:
         tree = griffe.load(package, search_paths=[ROOT])
         pages |= {_page(module.filepath): _module_page(module) for module in _modules(tree)}
     for page, content in pages.items():
         hidden = InclusionLevel.NOT_IN_NAV if page.startswith("files/") else InclusionLevel.INCLUDED
         files.append(File.generated(config, page, content=content, inclusion=hidden))
-    kept = [*(f"notebooks/{path.name}" for path in _notebooks()), *_pictures()]
-    for name in kept:
+    for path in _notebooks():
+        name = f"notebooks/{path.name}"
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
+    for path in (ROOT / ".docs").glob("*.png"):
+        files.append(File.generated(config, f"docs/{path.name}", content=path.read_bytes()))
     return files
 
 
@@ -118,9 +123,10 @@ def _notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def _pictures() -> list[str]:
-    """The README's, which stay where it says, beside the page that is made of it."""
-    return re.findall(r'(?:src|srcset)="([^":]+)"', (ROOT / "README.md").read_text())
+def _prose(notebook: Path) -> str:
+    """What a notebook says between its cells of code."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def _page(source: Path) -> str:
@@ -149,11 +155,11 @@ def _entries(folder: Path) -> Iterator[dict]:
     yield {folder.name: inside}
 
 
-def _linked(text: str) -> Iterator[Path]:
-    """The files of the repository that a page links to."""
+def _linked(folder: Path, text: str) -> Iterator[Path]:
+    """The files of the repository that a text in a folder links to."""
     for _, link, _ in LINK.findall(text):
-        if not urlsplit(link).scheme and (ROOT / link).is_file():
-            yield ROOT / link
+        if not urlsplit(link).scheme and (folder / link).is_file():
+            yield (folder / link).resolve()
 
 
 def _rewritten(found: re.Match) -> str:
