@@ -9,11 +9,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import griffe
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -26,6 +28,9 @@ TEXTS = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
+# Formulas are MathML, which browsers draw by themselves; what is verbatim has dollars of its own.
+VERBATIM = re.compile(r"(<(?:pre|code|script|style)\b.*?</(?:pre|code|script|style)>)", re.DOTALL)
+FORMULA = re.compile(r"\$\$([^$<]+)\$\$|\$([^$<]+)\$")
 HREF = re.compile(r'href="([^"#:]+)')
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 log = get_plugin_logger(__name__)
@@ -70,7 +75,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
-    """A notebook's links to files of the repository, as links to their pages."""
+    """A notebook's formulas as MathML, and its links to files of the repository as page links."""
     source = ROOT / page.file.src_uri
     if source.suffix != ".ipynb":
         return html
@@ -80,7 +85,9 @@ def on_page_content(html: str, page: Page, files: Files, **_: object) -> str:
         to = files.get_file_from_path(_page(target)) if target.is_relative_to(ROOT) else None
         return f'href="{to.url_relative_to(page.file)}' if to else found[0]
 
-    return HREF.sub(rewritten, html)
+    parts = VERBATIM.split(html)
+    parts[::2] = [FORMULA.sub(_drawn, part) for part in parts[::2]]
+    return HREF.sub(rewritten, "".join(parts))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -121,6 +128,10 @@ class _Links(HTMLParser):
 
 def _notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _drawn(found: re.Match) -> str:
+    return convert(unescape(found[1] or found[2]), display="block" if found[1] else "inline")
 
 
 def _prose(notebook: Path) -> str:
