@@ -53,3 +53,12 @@ def test_without_noise():
     found = without_noise({"a": np.ones(2), "b": np.full(2, 1e-17), "c": np.full(2, 1e-9)})
     assert found["b"].tolist() == [0, 0]
     assert found["c"].tolist() == [1e-9, 1e-9]
+
+
+def test_order_of_sums():
+    """A product of 3,136 terms is within its bound, in whatever order each side adds them."""
+    inputs = [Input(name="x", shape=(8, 3136), axes="bf")]
+    with jax.enable_x64(True):
+        pair = Pair(nnx.Linear(3136, 16, rngs=nnx.Rngs(0)), torch.nn.Linear(3136, 16), inputs)
+        error, bound, _ = rounding(pair, "float32", UNITS["float32"])
+    assert error <= bound
