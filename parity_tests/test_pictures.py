@@ -48,7 +48,7 @@ def test_diagram_holds_all():
     assert looped.axes[0].get_ylim()[1] < plain.axes[0].get_ylim()[1] - 0.3  # y points down
     assert bent.axes[0].get_ylim()[0] > plain.axes[0].get_ylim()[0] + 0.2
     for figure in (looped, bent):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         edge = figure.axes[0].bbox
         for patch in figure.axes[0].patches:
             inside = patch.get_window_extent()
@@ -69,5 +69,5 @@ def test_diagram_in_the_notebooks_style():
     """Its layout is its own, also where the style would lay figures out, which would warn."""
     with plt.style.context("flaxnets.notebook"):
         figure = pictures.diagram({"x": pictures.Box(0, 0, "x")}, [])
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     assert figure.axes[0].get_position().bounds == (0, 0, 1, 1)
