@@ -1,7 +1,7 @@
 """JSON that somebody else may have written, validated into a type by pydantic or refused."""
 
 import functools
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +36,7 @@ def parse(kind: type[T], content: bytes | str, where: object) -> T:
     flaxnets.edge.structure.StructureError: a.json: a should be a valid integer, not "1"
     """
     try:
-        return _adapter(kind).validate_json(content, strict=True)
+        return _adapter(cast(Any, kind)).validate_json(content, strict=True)
     except ValidationError as error:
         said = some(map(_said, error.errors(include_url=False, include_context=False)), "; ")
         raise StructureError(f"{printable(where)}: {said}") from None
