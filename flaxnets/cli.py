@@ -345,7 +345,7 @@ class Demo:
     """Train LeNet on digits in JAX, carry it to PyTorch, prove both equal, write a report."""
 
     out: Path = Path("runs/demo")
-    """The folder for report and weights; what an earlier demo left there is replaced."""
+    """The folder for report and run; what an earlier demo left there is replaced."""
 
     def run(self) -> int:
         """Exit code 0 if the twins are equal, 1 if not."""

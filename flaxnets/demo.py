@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -10,23 +11,18 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import flaxnets
-from flaxnets import bridge, parity, pictures, specs
-from flaxnets.edge.files import atomic
+from flaxnets import bridge, parity, pictures, run_folder, specs
+from flaxnets.edge.files import atomic, within
+from flaxnets.edge.message import some
 from flaxnets.pictures import FLAX_COLOUR, TORCH_COLOUR
 from flaxnets.run import Outcome, Recipe, train
+from flaxnets.training.checkpoints import Checkpoints
+from flaxnets.training.loop import TrainingError
 from torch_ref.arrays import tensors
 from torch_ref.training.loop import predict
 
-FILES = (
-    "spec.json",
-    "run.json",
-    "metrics.jsonl",
-    "checkpoints",
-    "model.safetensors",
-    "loss.png",
-    "confusion.png",
-    "report.html",
-)
+RUN, MARK = "run", "demo.json"  # in a demo's folder, beside the report
+OF_RUN = (*run_folder.FILES, "loss.png", "confusion.png")
 DIGITS = 12  # shown in the report
 
 
@@ -34,20 +30,21 @@ def demo(out: Path, console: Console) -> int:
     """Train, carry over, prove and report; 0 if the twins are equal, 1 if not.
 
     Args:
-        out: a folder for the files in `FILES`; those of an earlier demo are replaced.
+        out: a folder for the report and the run; those of an earlier demo are replaced.
         console: where to write.
+
+    Raises:
+        TrainingError: a folder that holds something else.
+        CheckpointError: one in which another demo is at work.
+        OSError: files that cannot be written.
     """
     spec = specs.make("lenet")
-    for name in FILES:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        else:
-            (out / name).unlink(missing_ok=True)
-    outcome = train(spec, Recipe(steps=1200), out)
+    _make_room(out)
+    outcome = train(spec, Recipe(steps=1200), out / RUN)
     console.print(f"JAX test accuracy    {outcome.figures['test_accuracy']:.2%}", highlight=False)
 
     twin = flaxnets.build(spec, "torch", seed=1)
-    twin.load_state_dict(tensors(bridge.read(out / "model.safetensors")))
+    twin.load_state_dict(tensors(bridge.read(out / RUN / run_folder.WEIGHTS)))
     classes = predict(twin, outcome.inputs, spec.inputs(1)[0].axes).argmax(-1)
     equal = int(np.sum(classes == outcome.outputs.argmax(-1)))
     count = len(classes)
@@ -65,6 +62,24 @@ def demo(out: Path, console: Console) -> int:
         file.write(_page(outcome, classes, report).encode())
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
     return 0 if report.passed and equal == count else 1
+
+
+def _make_room(out: Path) -> None:
+    """Remove the run of an earlier demo, and nothing else."""
+    run = within(out, RUN)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        known = {path.name for path in run.iterdir()} if run.is_dir() else set()
+        others = sorted(known - {*OF_RUN})
+        if not (out / MARK).is_file() or others:
+            holds = f"{run} holds {some(others)}" if others else f"{out} is there and no demo's"
+            raise TrainingError(f"{holds}; choose another folder")
+        with Checkpoints(within(run, run_folder.CHECKPOINTS), reading=True):
+            pass  # nobody is at work there
+        if run.is_dir():
+            shutil.rmtree(run)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / MARK) as file:
+        file.write(json.dumps({"report": "report.html", "run": RUN}).encode())
 
 
 def _page(outcome: Outcome, classes: np.ndarray, report: parity.Report) -> str:

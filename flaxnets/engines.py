@@ -17,10 +17,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import flaxnets
-from flaxnets import bridge, specs
+from flaxnets import bridge, run_folder, specs
 from flaxnets.bridge.convert import as_numpy, in_dtype, tied
 from flaxnets.data import Dataset, Lazy, Resident, batches, fits
 from flaxnets.data.stream import stream
+from flaxnets.edge.structure import require_alike
 from flaxnets.evaluation import Call
 from flaxnets.layers import kernels_taken
 from flaxnets.recipe import Recipe
@@ -134,7 +135,7 @@ class FlaxEngine:
         recipe: Recipe,
         chosen: Dataset,
         mesh: Mesh | None = None,
-        told: Mapping[str, Any] | None = None,
+        told: run_folder.Engine | None = None,
     ) -> None:
         assert recipe.batch_size is not None  # as settled
         if mesh is not None:
@@ -161,8 +162,8 @@ class FlaxEngine:
         self._given = _Batches(chosen, recipe, mesh)
         self._kernels: set[str] = set()
         first = self._step.put(self._given(0))
-        if told:
-            self._dispatch = dispatch.Dispatch(*told["dispatch"])
+        if told and told.dispatch:
+            self._dispatch = dispatch.Dispatch(*told.dispatch)
         elif recipe.steps_per_dispatch:
             self._dispatch = dispatch.fixed(self._step, first, recipe.steps_per_dispatch)
         elif jax.process_count() > 1:  # which would have to choose the same
@@ -375,8 +376,9 @@ class TorchEngine:
         return arrays, {**rest, "horizon": self._recipe.horizon}
 
     def load_state(self, arrays: Any, rest: Mapping[str, Any]) -> None:
+        require_alike(rest, self.state()[1], "rest")
         self._trainer.load_state(arrays, rest)
-        if rest.get("horizon", self._recipe.horizon) != self._recipe.horizon:
+        if rest["horizon"] != self._recipe.horizon:
             self._reschedule()
 
     def _reschedule(self) -> None:

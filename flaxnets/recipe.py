@@ -1,11 +1,14 @@
 """How a network is trained: what a run is, in either backend and on any number of devices."""
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flaxnets import specs
+from flaxnets.edge.structure import parse
 from flaxnets.training.loop import TrainingError
 
 OptimizerName = Literal[
@@ -75,6 +78,8 @@ class Recipe:
             is said. The bits of a run depend on it, if not more than that.
         seed: of weights, order of examples and random numbers.
     """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     backend: Literal["flax", "torch"] | None = None
     data: str | None = None
@@ -207,19 +212,17 @@ class Recipe:
         }
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> "Recipe":
+    def from_json(cls, given: Mapping[str, Any]) -> "Recipe":
         """The recipe that `to_json` wrote.
+
+        Raises:
+            StructureError: an option that there is not, or of another type.
+            TrainingError: one that is out of range.
 
         >>> Recipe.from_json(Recipe(betas=(0.5, 0.9), init=Path("a")).to_json()).betas
         (0.5, 0.9)
         """
-        known = {name: value for name, value in given.items() if value is not None}
-        for name in ("data_dir", "init"):
-            if name in known:
-                known[name] = Path(known[name])
-        if "betas" in known:
-            known["betas"] = tuple(known["betas"])
-        return cls(**known)
+        return parse(cls, json.dumps(given), "recipe")
 
     def resumed(self, asked: "Recipe", taken: int | None = None) -> "Recipe":
         """This recipe of a run, with what may be asked of the rest of it.

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import data, run_page, specs
+from flaxnets import data, run_folder, run_page, specs
 from flaxnets.data.sampler import order
 from flaxnets.edge.files import atomic
 from flaxnets.engines import Engine, FlaxEngine, TorchEngine
@@ -68,7 +68,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
     """
     began = time.perf_counter()
     place = place or Place()
-    told: dict[str, Any] = {}
+    told: run_folder.Told | None = None
     before: Recipe | None = None
     if place.resume is not None:
         spec, before, told = _earlier(place.resume, spec)
@@ -83,7 +83,11 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError(f"{out} is there and not empty; choose another folder")
     if not spec.task:
         raise TrainingError(f"{spec.name}: {spec.twin} has nothing that it is trained towards")
-    chosen = _data(spec, recipe)
+    chosen, digest = _data(spec, recipe)
+    if told and told.data not in (None, digest) and not place.other_data:
+        raise TrainingError(
+            f"the data of {place.resume} has changed; go on with it all the same by --other-data"
+        )
     recipe = recipe.settled(spec, len(chosen.train_targets))
     held, whole = None, chosen
     if recipe.eval_every:
@@ -101,12 +105,13 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         _require_float64(mesh)
     with _precision(recipe):
         handed = before is not None and before.backend != recipe.backend
-        engine = _engine(spec, recipe, chosen, mesh, {} if handed else told)
+        engine = _engine(spec, recipe, chosen, mesh, None if handed else told)
         if before is not None and handed:
+            before = before.settled(spec, len(chosen.train_targets))
             last = _engine(spec, before, chosen, None, told)
             about = {**json.loads(spec.to_json()), "recipe": before.to_json()}
             _hand_over(last, engine, about, out, place)
-        run = Session(spec, recipe, out, place, engine, held, told, began)
+        run = Session(spec, recipe, out, place, engine, held, told, digest, began)
         with run:
             run.to_the_end()
             found = evaluate(spec, run.trained.call, whole)
@@ -120,21 +125,20 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
     )
     if primary():
         _draw(spec, outcome)
-        with atomic(out / "report.html") as file:
+        with atomic(out / run_folder.PAGE) as file:
             file.write(run_page.page(out).encode())
         run.finished()
     return outcome
 
 
-def _earlier(folder: Path, spec: specs.Spec) -> tuple[specs.Spec, Recipe, dict[str, Any]]:
+def _earlier(folder: Path, spec: specs.Spec) -> tuple[specs.Spec, Recipe, run_folder.Told]:
     """Spec, recipe and facts of the run in a folder."""
     try:
-        known = specs.from_json((folder / "spec.json").read_text())
-        told = json.loads((folder / "run.json").read_text())
-        before = Recipe.from_json(told["recipe"])
+        known, told = run_folder.spec_of(folder), run_folder.told(folder)
+        before = Recipe.from_json(told.recipe)
     except OSError as error:
         raise TrainingError(f"{folder} is no run to resume: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TrainingError) as error:
         raise TrainingError(f"{folder} is no run to resume: {error}") from None
     if spec not in (known, specs.make(known.name)):
         raise TrainingError(f"{folder} is a run of another {known.name}; leave its fields out")
@@ -157,11 +161,11 @@ def _engine(
     recipe: Recipe,
     chosen: data.Dataset,
     mesh: Mesh | None,
-    told: dict[str, Any],
+    told: run_folder.Told | None,
 ) -> Engine:
     if recipe.backend == "torch":
         return TorchEngine(spec, recipe, chosen)
-    return FlaxEngine(spec, recipe, chosen, mesh, told.get("engine"))
+    return FlaxEngine(spec, recipe, chosen, mesh, told.engine if told else None)
 
 
 def _hand_over(
@@ -177,9 +181,11 @@ def _hand_over(
     handover.write(out / "handover", state)
 
 
-def _data(spec: specs.Spec, recipe: Recipe) -> data.Dataset:
+def _data(spec: specs.Spec, recipe: Recipe) -> tuple[data.Dataset, str]:
+    """The data as it fits the network, and its digest before that."""
     name = recipe.data_dir.name if recipe.data_dir else recipe.data or spec.data
     chosen = data.load(name, recipe.data_dir)
+    digest = chosen.digest()
     _check_targets(spec, chosen)
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
     wanted = spec.targets(1)
@@ -188,7 +194,7 @@ def _data(spec: specs.Spec, recipe: Recipe) -> data.Dataset:
             f"{chosen.name} has targets {chosen.train_targets.shape[1:]}, "
             f"{spec.name} outputs {wanted.shape[1:]}"
         )
-    return chosen
+    return chosen, digest
 
 
 def _hold_out(chosen: data.Dataset) -> tuple[data.Dataset, data.Dataset]:

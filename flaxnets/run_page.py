@@ -4,15 +4,19 @@ The page is a function of what the run has left in its folder, so that it can be
 """
 
 import base64
+import contextlib
 import html
 import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flaxnets import run_folder
+from flaxnets.edge.files import RECORD, read, within
+from flaxnets.edge.message import some
+from flaxnets.edge.structure import parse
 from flaxnets.page import Series, chart, definitions, document, table
 from flaxnets.training.loop import TrainingError
 
@@ -64,7 +68,7 @@ class _Metrics:
         if "seconds" in line:
             self.seconds[step] = line["seconds"]
         for name, value in line.items():
-            number = math.nan if value is None else float(value)
+            number = float(value)
             if name.startswith("test_"):
                 self.final[name.removeprefix("test_")] = number
             elif name.startswith("eval_"):
@@ -109,61 +113,50 @@ def page(folder: Path) -> str:
     >>> "<title>flaxnets: lenet</title>" in page(folder)
     True
     """
-    spec = _object(folder / "spec.json")
-    run = _object(folder / "run.json") if (folder / "run.json").exists() else {}
-    metrics = _Metrics()
-    for line in _lines(folder / "metrics.jsonl"):
+    try:
+        spec = parse(_Spec, read(within(folder, run_folder.SPEC), RECORD), folder / run_folder.SPEC)
+        there = (folder / run_folder.RUN).exists()
+        run = run_folder.told(folder) if there else run_folder.Told()
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    measured, metrics = run_folder.metrics(folder), _Metrics()
+    for line in measured.lines:
         metrics.add(line)
-    name = str(run.get("name") or spec.get("architecture", folder.name))
-    backend = run.get("backend")
+    damaged = f"Damaged lines of {run_folder.METRICS}: {some(measured.damaged)}."
+    name = run.name or spec.architecture
+    backend = run.backend
     body = [
         f'<p class="lead">{html.escape(_summary(metrics, run))}</p>',
+        f"<p>{damaged}</p>" if measured.damaged else "",
         _figures(metrics.final),
         "<h2>Curves</h2>",
-        _curves(metrics, run.get("resumed", []), dict(run.get("backends", []))),
+        _curves(metrics, run.resumed, dict(run.backends)),
         _pictures(folder),
         _examples(folder),
         _facts(run),
         '<div class="tables">',
-        _section("Recipe", run.get("recipe", {})),
-        _section("Spec", spec.get("spec", {})),
-        _section("Versions", run.get("versions", {})),
+        _section("Recipe", run.recipe),
+        _section("Spec", spec.spec),
+        _section("Versions", run.versions),
         "</div>",
     ]
     title = f"{name} ({backend})" if backend else name
     return document(title, "\n".join(filter(None, body)), STYLE)
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise TrainingError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise TrainingError(f"{path} holds {type(found).__name__}; a JSON object is wanted")
-    return found
+@dataclass(frozen=True)
+class _Spec:
+    """What of `spec.json` is shown, of whatever network."""
+
+    architecture: str
+    spec: dict[str, Any]
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of JSON lines; one that a killed run has not ended is left out."""
-    text = path.read_text()
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            if not line.endswith("\n"):
-                return
-            raise TrainingError(f"{path}: line {number} is not JSON: {line.strip()}") from None
-        if not isinstance(found, dict) or not isinstance(found.get("step"), int):
-            raise TrainingError(f'{path}: line {number} has no "step": {line.strip()}')
-        yield found
-
-
-def _summary(metrics: _Metrics, run: Mapping[str, Any]) -> str:
+def _summary(metrics: _Metrics, run: run_folder.Told) -> str:
     said = [f"{metrics.steps} step{'s' * (metrics.steps != 1)}"]
     if speed := metrics.speed:
         said.append(f"{speed:.4g} steps a second")
-    first = run.get("time_to_first_step") or metrics.seconds.get(1)
+    first = run.time_to_first_step or metrics.seconds.get(1)
     if first is not None:
         said.append(f"{first:.3g} s to the first step")
     return ", ".join(said) + "."
@@ -198,12 +191,12 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _curves(metrics: _Metrics, resumed: Iterable[float], backends: Mapping[float, str]) -> str:
+def _curves(metrics: _Metrics, resumed: Iterable[int], backends: Mapping[int, str | None]) -> str:
     """A chart for the loss and every other metric, the learning rate last."""
     names = dict.fromkeys([*metrics.training, *metrics.evaluation])
     names = {name: None for name in names if name.partition(OF)[0] not in names or OF not in name}
     order = sorted(names, key=lambda name: (name != "loss", name == "lr"))
-    events = {
+    events: dict[float, str] = {
         step: f"resumed at step {step:g}" + (f" in {backends[step]}" if step in backends else "")
         for step in resumed
     }
@@ -248,9 +241,11 @@ def _guesses(name: str, metrics: _Metrics) -> list[Series]:
 def _pictures(folder: Path) -> str:
     shown = []
     for path in sorted(folder.glob("*.png")):
-        if path.name != DRAWN_HERE:
+        if path.name == DRAWN_HERE:
+            continue
+        with contextlib.suppress(OSError):  # a link to elsewhere is no picture of the run's
+            code = base64.b64encode(read(within(folder, path.name))).decode()
             name = html.escape(_words(path.stem))
-            code = base64.b64encode(path.read_bytes()).decode()
             shown.append(
                 f"<figure><figcaption>{name}</figcaption>"
                 f'<img alt="{name}" src="data:image/png;base64,{code}"></figure>'
@@ -259,15 +254,15 @@ def _pictures(folder: Path) -> str:
 
 
 def _examples(folder: Path) -> str:
-    path = folder / "examples.txt"
-    if not path.exists():
+    if not (folder / run_folder.EXAMPLES).exists():
         return ""
-    return f"<h2>Examples</h2><pre>{html.escape(path.read_text().strip())}</pre>"
+    text = read(within(folder, run_folder.EXAMPLES)).decode(errors="replace")
+    return f"<h2>Examples</h2><pre>{html.escape(text.strip())}</pre>"
 
 
-def _facts(run: Mapping[str, Any]) -> str:
-    facts = {"command": run.get("command"), "attention": run.get("attention")}
-    facts |= run.get("engine", {}) | run.get("hardware", {})
+def _facts(run: run_folder.Told) -> str:
+    facts = {"command": run.command, "attention": run.attention, "dispatch": run.engine.dispatch}
+    facts |= run.hardware
     known = {name: _value(value) for name, value in facts.items() if value}
     return f"<h2>Run</h2>{definitions(known)}" if known else ""
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -17,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxnets import bridge, data, environment, specs
-from flaxnets.edge.files import atomic
+from flaxnets import bridge, data, environment, run_folder, specs
+from flaxnets.edge.files import atomic, within
+from flaxnets.edge.message import some
+from flaxnets.edge.structure import StructureError
 from flaxnets.engines import Engine, Trained
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe
@@ -30,7 +31,6 @@ from flaxnets.training.tensorboard import TensorBoardLog
 SECONDS_BETWEEN_SAVES = 60.0  # where the recipe does not say after how many steps
 PARTS = 10  # checkpoints of a run of several processes, whose clocks differ
 PROFILED = 20  # steps in a trace
-UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # a file that `atomic` has not put in its place
 # The figure that says which of several evaluations is best.
 PRINCIPAL: dict[str, tuple[str, Literal["min", "max"]]] = {
     "classification": ("eval_accuracy", "max"),
@@ -56,6 +56,7 @@ class Place:
             (--out), which another backend may take.
         profile: write a trace of a few steps, for TensorBoard or Perfetto.
         tensorboard: write event files beside the metrics.
+        other_data: go on with a run on data that is not what it was.
     """
 
     platform: Literal["cpu", "gpu", "tpu"] | None = None
@@ -66,6 +67,7 @@ class Place:
     resume: Path | None = None
     profile: bool = False
     tensorboard: bool = False
+    other_data: bool = False
 
 
 class StoppedError(RuntimeError):
@@ -96,11 +98,13 @@ class Session:
         place: Place,
         engine: Engine,
         held: data.Dataset | None,
-        told: dict[str, Any],
+        told: run_folder.Told | None,
+        digest: str,
         began: float,
     ) -> None:
         self.spec, self.recipe, self.out, self.place = spec, recipe, out, place
         self.engine, self.held, self.told, self.began = engine, held, told, began
+        self.digest = digest
         self.losses: list[float] = []
         self.evaluated: list[tuple[int, float]] = []
         self.facts: dict[str, Any] = {}
@@ -114,10 +118,10 @@ class Session:
             first, lines = self._resume()
             if primary():
                 self.out.mkdir(parents=True, exist_ok=True)
-                _sweep(self.out)
+                run_folder.sweep(self.out)
             best = PRINCIPAL[self.spec.task] if self.held else None
             self.checkpoints = stack.enter_context(
-                Checkpoints(self.out / "checkpoints", self.recipe.keep, best)
+                Checkpoints(within(self.out, run_folder.CHECKPOINTS), self.recipe.keep, best)
             )
             if first and self._kept is None:  # what this folder is to be resumed from
                 arrays, rest = self.engine.state()
@@ -125,11 +129,11 @@ class Session:
                 self.checkpoints.wait()
                 self._kept = first
             if primary():
-                with atomic(self.out / "spec.json") as file:
+                with atomic(self.out / run_folder.SPEC) as file:
                     file.write(self.spec.to_json().encode())
-                with atomic(self.out / "metrics.jsonl") as file:
+                with atomic(self.out / run_folder.METRICS) as file:
                     file.write("".join(f"{json.dumps(line)}\n" for line in lines).encode())
-            resumed = [*self.told.get("resumed", []), *([first] if self.told else [])]
+            resumed = [*self.told.resumed, first] if self.told else []
             self.facts = {
                 "name": self.spec.name,
                 "backend": self.recipe.backend,
@@ -138,6 +142,7 @@ class Session:
                 "versions": environment.versions(),
                 "hardware": environment.hardware(),
                 "engine": self.engine.facts(),
+                "data": self.digest,
                 "resumed": resumed,
                 "backends": self._backends(first),
             }
@@ -147,7 +152,7 @@ class Session:
             self._logs: list[Callable[[int, dict[str, float]], None]] = []
             if primary():
                 self._lines = stack.enter_context(
-                    open(self.out / "metrics.jsonl", "ab", buffering=0)
+                    open(self.out / run_folder.METRICS, "ab", buffering=0)
                 )
                 title = f"{self.spec.name} ({self.recipe.backend})"
                 steps = self.recipe.steps or 0
@@ -172,10 +177,10 @@ class Session:
         if not self.engine.taken:  # else it has taken over what another backend did there
             restore(folder, self.engine)
         first = self.engine.taken
-        lines = _metrics(folder / "metrics.jsonl", first) if first else []
+        lines = _measured(folder, first) if first else []
         self._kept = first if first and folder == self.out else None
         assert self.recipe.steps is not None  # as settled
-        if first >= self.recipe.steps and "finished" in self.told:
+        if first >= self.recipe.steps and self.told and self.told.finished:
             raise TrainingError(f"{folder} has taken its {first} steps; give more with --steps")
         self.losses = [line["loss"] for line in lines if "loss" in line]
         if self.held:
@@ -185,8 +190,8 @@ class Session:
 
     def _backends(self, first: int) -> list[list[Any]]:
         """Which backend took the steps from which on, as [step, backend]."""
-        before = self.told.get("backends") or [[0, self.told.get("backend")]]
-        known = [one for one in before if one[0] < first]
+        before = self.told and (self.told.backends or [(0, self.told.backend)])
+        known = [[*one] for one in before or () if one[0] < first]
         changed = not known or known[-1][1] != self.recipe.backend
         return known + [[first, self.recipe.backend]] * changed
 
@@ -335,16 +340,16 @@ class Session:
 
     def _tell(self) -> None:
         if primary():
-            with atomic(self.out / "run.json") as file:
+            with atomic(self.out / run_folder.RUN) as file:
                 file.write(json.dumps(self.facts, indent=2).encode())
 
     def finish(self, found: Evaluation) -> None:
         """Write the final figures and weights."""
         self._write({"step": self.engine.taken, **found.figures})
         if primary():
-            bridge.write(self.trained.weights, self.out / "model.safetensors")
+            bridge.write(self.trained.weights, self.out / run_folder.WEIGHTS)
             if found.examples:
-                with atomic(self.out / "examples.txt") as file:
+                with atomic(self.out / run_folder.EXAMPLES) as file:
                     file.write("".join(f"{line}\n" for line in found.examples).encode())
 
     def finished(self) -> None:
@@ -354,37 +359,40 @@ class Session:
 
 
 def restore(folder: Path, engine: Engine) -> None:
-    """Let an engine go on from the newest checkpoint of a run, if there is one."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    """Let an engine go on from the newest checkpoint of a run, if there is one.
+
+    Raises:
+        TrainingError: a run whose checkpoints are gone, or say of the engine what cannot be.
+    """
+    there = within(folder, run_folder.CHECKPOINTS)
+    with Checkpoints(there, reading=True) as checkpoints:
         found = checkpoints.restore(engine.like())
     if found is not None:
-        engine.load_state(found.arrays, found.about["rest"])
+        try:
+            engine.load_state(found.arrays, found.about["rest"])
+        except (KeyError, StructureError) as error:
+            raise TrainingError(f"{there}: step {found.step}: {error}") from None
+    elif not there.exists() and (folder / run_folder.METRICS).exists():
+        raise TrainingError(f"{there} is gone; begin anew in another folder")
 
 
 def newest(folder: Path) -> int:
     """The step of a run's newest checkpoint."""
-    with Checkpoints(folder / "checkpoints") as checkpoints:
+    with Checkpoints(within(folder, run_folder.CHECKPOINTS), reading=True) as checkpoints:
         return max(checkpoints.steps()[:1], default=0)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote a file has left."""
-    for path in folder.iterdir():
-        if path.is_file() and UNFINISHED.fullmatch(path.name):
-            path.unlink()
-
-
-def _metrics(path: Path, until: int) -> list[dict[str, Any]]:
-    """What a run had measured up to a step, without final figures or a line that was cut off."""
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line["step"] <= until and not any(name.startswith("test_") for name in line):
-            lines.append(line)
-    return lines
+def _measured(folder: Path, until: int) -> list[dict[str, Any]]:
+    """What a run had measured up to a step, without final figures."""
+    found = run_folder.metrics(folder)
+    if found.damaged and primary():
+        path, lines = folder / run_folder.METRICS, some(found.damaged)
+        print(f"{path} is damaged and read without its lines {lines}", file=sys.stderr)
+    return [
+        line
+        for line in found.lines
+        if line["step"] <= until and not any(name.startswith("test_") for name in line)
+    ]
 
 
 def _agreed(signal_: int | None) -> int | None:

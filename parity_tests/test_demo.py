@@ -1,5 +1,6 @@
 """The demo end to end: trained, carried over, proved and reported."""
 
+import contextlib
 import io
 import time
 
@@ -8,8 +9,11 @@ import pytest
 from rich.console import Console
 
 from flaxnets import bridge
-from flaxnets.demo import FILES, demo
+from flaxnets.demo import MARK, OF_RUN, RUN, demo
 from flaxnets.parity import CHECKS
+from flaxnets.training.checkpoints import CheckpointError, Checkpoints
+from flaxnets.training.loop import TrainingError
+from parity_tests import fuzz
 
 pytestmark = pytest.mark.xdist_group("demo")
 
@@ -31,11 +35,12 @@ def test_demo(shown, record_property):
     assert accuracy >= 95
     assert "1000 of 1000 predictions are the same" in text
     assert "FAIL" not in text
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    assert {path.name for path in folder.iterdir()} == {MARK, RUN, "report.html"}
+    assert {path.name for path in (folder / RUN).iterdir()} == {*OF_RUN} - {"examples.txt"}
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert page.count("✓") == len(CHECKS)
-    assert np.isfinite(bridge.read(folder / "model.safetensors")["fc3.bias"]).all()
+    assert np.isfinite(bridge.read(folder / RUN / "model.safetensors")["fc3.bias"]).all()
 
 
 def test_report_opens(shown, browse, record_property):
@@ -53,3 +58,32 @@ def test_report_opens(shown, browse, record_property):
     assert "<title>2 pictures</title>" in dom
     assert dom.count("✓") == len(CHECKS)
     assert f"finds {text.split('JAX test accuracy')[1].split()[0]} of 1000 test digits" in dom
+
+
+@pytest.mark.parametrize("left", ["notes", "run", "other", "link", "live"])
+def test_not_a_demos(tmp_path, left):
+    """A folder of something else, or in use, is left as it is: not a file of it is removed."""
+    out, console = tmp_path / "mine", Console(file=io.StringIO())
+    (out / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "mine" / "run" / "run.json").write_text('{"finished": true}')
+    with contextlib.ExitStack() as stack:
+        if left == "notes":
+            (out / "notes.txt").write_text("mine")
+        elif left == "run":  # a run of `flaxnets train`, with all that a demo writes
+            for name in OF_RUN:
+                (out / name).write_text("mine")
+        else:
+            (out / MARK).write_text("{}")
+        if left == "other":
+            (out / "run" / "thesis.tex").write_text("mine")
+        if left == "link":
+            (out / "run").rename(tmp_path / "precious")
+            (out / "run").symlink_to(tmp_path / "precious")
+        if left == "live":
+            stack.enter_context(Checkpoints(out / "run" / "checkpoints"))
+        with (
+            fuzz.untouched(tmp_path),
+            fuzz.one_line(TrainingError, CheckpointError, OSError),
+        ):
+            demo(out, console)
+            pytest.fail("it was taken")

@@ -1,19 +1,27 @@
 """A training run leaves its files behind, and they hold what was trained."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from jax.experimental.compilation_cache import compilation_cache
 
 import flaxnets
-from flaxnets import bridge, data, specs, swap, training
+from flaxnets import bridge, data, run, specs, swap, training
+from flaxnets.edge.structure import StructureError
+from flaxnets.engines import TorchEngine
 from flaxnets.run import Place, Recipe, train
 from flaxnets.session import Session
+from flaxnets.training.checkpoints import CheckpointError
 from flaxnets.training.loop import TrainingError
+from parity_tests import fuzz
 
 SPEC = flaxnets.spec("lenet", image_size=16)
 RECIPE = Recipe(data="digits", steps=30, batch_size=32, lr=3e-3)
@@ -403,3 +411,141 @@ def test_float64_on_a_tpu(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="float64 is not computed by TPU v5e; use cpu"):
         train(SPEC, replace(RECIPE, precision="float64"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# Folders that somebody else has filled
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A run of two steps that may be resumed, and what it takes to do so."""
+    spec, recipe = flaxnets.spec("linear_network"), Recipe(steps=2, steps_per_dispatch=1)
+    train(spec, recipe, tmp_path / "run")
+
+    def resume(out=None, steps=3, **place):
+        place = Place(resume=tmp_path / "run", **place)
+        return train(spec, Recipe(steps=steps), out or tmp_path / "run", place)
+
+    return tmp_path / "run", resume
+
+
+def test_damaged_line(left, capfd):
+    """A damaged line of metrics is left out and told of in one line; the run goes on."""
+    folder, resume = left
+    path = folder / "metrics.jsonl"
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first[: len(first) // 2], b"\n", b"\xff[1]\n", *rest, b'{"step": ']))
+    assert len(resume().losses) == 2
+    assert capfd.readouterr().err == f"{path} is damaged and read without its lines 1, 2\n"
+
+
+def test_other_data(left, monkeypatch):
+    """Data that has changed is refused, unless it is asked for; what is the same goes on."""
+    folder, resume = left
+    loaded = data.load("binary")
+    other = replace(loaded, train_inputs=1 - loaded.train_inputs)
+    fewer = replace(
+        loaded, test_inputs=loaded.test_inputs[1:], test_targets=loaded.test_targets[1:]
+    )
+    for changed in (other, fewer):
+        with monkeypatch.context() as patched:
+            patched.setattr(data, "load", lambda name, where, changed=changed: changed)
+            with (
+                fuzz.untouched(folder),
+                pytest.raises(TrainingError, match=r"the data of .* has ch"),
+            ):
+                resume()
+    assert len(resume().losses) == 3
+    monkeypatch.setattr(data, "load", lambda name, where: other)
+    assert len(resume(other_data=True, steps=4).losses) == 4
+
+
+def test_checkpoints_are_gone(left):
+    """A run whose checkpoints are gone does not begin anew without a word."""
+    folder, resume = left
+    shutil.rmtree(folder / "checkpoints")
+    with fuzz.untouched(folder), pytest.raises(TrainingError, match="checkpoints is gone; begin"):
+        resume()
+
+
+def test_read_only_folder(left, tmp_path):
+    """A run on a disk that may not be written to goes on in another folder."""
+    folder, resume = left
+    mount = ["mount", "--bind", "-o", "ro", folder, folder]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a folder for reading only")
+    try:
+        assert len(resume(tmp_path / "other", steps=1).losses) == 3
+        with pytest.raises((OSError, CheckpointError), match="Read-only file system"):
+            resume()
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/.lock", "run.json", "metrics.jsonl"])
+def test_links(left, tmp_path, name):
+    """What a link in the folder leads to outside of it is neither read nor changed."""
+    folder, resume = left
+    outside = tmp_path / "outside" / "precious"
+    outside.parent.mkdir()
+    (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    with (
+        fuzz.untouched(tmp_path / "outside"),
+        pytest.raises((TrainingError, CheckpointError, OSError), match="link"),
+    ):
+        resume()
+
+
+def test_a_users_files(left):
+    """Files that are not the run's stay, hidden ones and links among them."""
+    folder, resume = left
+    mine = [".notes.markdown", ".vim.settings", "thesis.tex", "checkpoints/mine.txt"]
+    for name in mine:
+        (folder / name).write_text("mine")
+    (folder / "link.png").symlink_to(folder / "thesis.tex")
+    resume()
+    assert all((folder / name).read_text() == "mine" for name in mine)
+
+
+def test_any_resumption(left, record_property):
+    """Mutated in structure, what a run says of itself is one line, or the recipe goes on."""
+    folder, _ = left
+    good = {name: json.loads((folder / name).read_text()) for name in ("run.json", "spec.json")}
+    spec = flaxnets.spec("linear_network")
+    drawn = st.sampled_from([*good]).flatmap(
+        lambda name: st.tuples(st.just(name), fuzz.mutated(good[name]))
+    )
+
+    def check(drawn):
+        name, text = drawn
+        (folder / name).write_text(text)
+        try:
+            with fuzz.one_line(TrainingError, specs.SpecError):
+                known, before, told = run._earlier(folder, spec)
+                settled = before.resumed(Recipe(steps=9)).settled(known, 100)
+                assert settled.steps == 9
+                assert told.engine.dispatch is None or told.engine.dispatch[0] > 0
+        finally:
+            (folder / name).write_text(json.dumps(good[name]))
+
+    fuzz.attack("runs to resume", drawn, check, 100, record_property)
+
+
+def test_any_rest(tmp_path, record_property):
+    """Beside the arrays of a checkpoint, what is mutated is one line, or as it was."""
+    spec = flaxnets.spec("linear_network")
+    recipe = Recipe(backend="torch", schedule="cosine", warmup=2).settled(spec, 100)
+    loaded = data.fit(data.load(spec.data), spec.examples(1), spec.targets(1))
+    engine = TorchEngine(spec, recipe, loaded)
+    arrays, rest = engine.state()
+    good = json.loads(json.dumps(rest))
+
+    def check(text):
+        with fuzz.one_line(StructureError):
+            engine.load_state(arrays, json.loads(text))
+        engine.load_state(arrays, good)
+        assert json.loads(json.dumps(engine.state()[1])) == good
+
+    mutated = fuzz.mutated(good).filter(lambda text: "[[[[[" not in text)  # see test_any_record
+    fuzz.attack("states of torch's optimizers", mutated, check, 60, record_property)

@@ -6,9 +6,11 @@ import math
 import re
 
 import pytest
+from hypothesis import strategies as st
 
 from flaxnets import run_page
 from flaxnets.training.loop import TrainingError
+from parity_tests import fuzz
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mP8/x8AAwMCAO+ip1sAAAAASUVORK5CYII="
@@ -163,27 +165,66 @@ def test_long_run_is_small(folder):
 
 
 def test_unfinished_line(folder):
-    """The last line of a run that was killed is left out; any other broken one is named."""
+    """The last line of a run that was killed is left out; any other broken one is told of."""
     path = folder / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert ">1 step, " in run_page.page(folder)
     path.write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
-    with pytest.raises(TrainingError, match=r"metrics.jsonl: line 1 is not JSON: {\"step\": 1"):
-        run_page.page(folder)
+    page = run_page.page(folder)
+    assert ">2 steps, " in page
+    assert "<p>Damaged lines of metrics.jsonl: 1.</p>" in page
     path.write_text("[1]\n")
-    with pytest.raises(TrainingError, match='line 1 has no "step"'):
-        run_page.page(folder)
+    assert "No step was taken." in run_page.page(folder)
 
 
 @pytest.mark.parametrize("name", ["spec.json", "run.json"])
 def test_broken_files(folder, name):
     """A broken file is named in one line."""
     (folder / name).write_text("{")
-    with pytest.raises(TrainingError, match=f"{name} is not JSON"):
+    with pytest.raises(TrainingError, match=f"{name}: not JSON"):
         run_page.page(folder)
     (folder / name).write_text("[]")
-    with pytest.raises(TrainingError, match=f"{name} holds list"):
+    with pytest.raises(TrainingError, match=f"{name}: should be an object"):
         run_page.page(folder)
+
+
+def test_links_are_not_followed(folder, tmp_path):
+    """What a link leads to outside of the folder is on no page."""
+    (tmp_path / "secret").write_bytes(b"a private key")
+    (folder / "key.png").symlink_to(tmp_path / "secret")
+    (folder / "same.png").symlink_to("confusion.png")
+    page = run_page.page(folder)
+    assert base64.b64encode(b"a private key").decode() not in page
+    assert page.count("<img") == 2
+    for name in ("examples.txt", "spec.json", "run.json", "metrics.jsonl"):
+        (folder / name).rename(tmp_path / name)
+        (folder / name).symlink_to(tmp_path / name)
+        with pytest.raises(OSError, match="leads out of the folder"):
+            run_page.page(folder)
+        (folder / name).unlink()
+        (tmp_path / name).rename(folder / name)
+
+
+def test_any_structure(folder, record_property):
+    """Mutated in structure, a run's files make a page or one line, and nothing is written."""
+    files = {name: (folder / name).read_text() for name in ("spec.json", "run.json")}
+    lines = [{"step": 1, "loss": 2.0, "seconds": 0.5}, {"step": 1, "test_mse": 1.0, "eval_x": 2.0}]
+    drawn = st.tuples(
+        *(fuzz.mutated(json.loads(text)) for text in files.values()),
+        st.lists(st.sampled_from(lines).flatmap(fuzz.mutated), max_size=3),
+        st.sampled_from([*files, "metrics.jsonl"]),
+    )
+
+    def check(drawn):
+        *texts, measured, which = drawn
+        for (name, good), text in zip(files.items(), texts, strict=True):
+            (folder / name).write_text(text if name == which else good)
+        good = [json.dumps(line) for line in lines]
+        (folder / "metrics.jsonl").write_text("\n".join(measured if which[0] == "m" else good))
+        with fuzz.untouched(folder), fuzz.one_line(TrainingError, OSError):
+            assert "</html>" in run_page.page(folder)
+
+    fuzz.attack("pages of run folders", drawn, check, 100, record_property)
 
 
 def test_absent_files(folder, tmp_path):

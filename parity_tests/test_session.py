@@ -260,6 +260,13 @@ def _fill(path):
             return
 
 
+def _keep_full(lives, filler):
+    """Again and again, since a checkpoint that is removed makes room, until the run has ended."""
+    while lives.alive():
+        _fill(filler)
+        time.sleep(0.005)
+
+
 def test_full_disk(lives, disk, reference, record_property):
     """Without room a run ends with one line that names a file, and with room it goes on."""
     draw = random.Random(1)
@@ -272,15 +279,14 @@ def test_full_disk(lives, disk, reference, record_property):
         _reach(lives, run, target)
         time.sleep(draw.uniform(0, 0.02))
         words = (*MLP[:2], "--resume", run)
-        while lives.alive():  # again, since a checkpoint that is removed makes room
-            _fill(filler)
-            time.sleep(0.005)
+        _keep_full(lives, filler)
         _require_failed(lives, run, "No space left on device")
         assert begun <= (there := _committed(run))
         if number % 3 == 0:  # nothing is lost where there is still no room
             lives.begin(*words)
+            _keep_full(lives, filler)
             _require_failed(lives, run, "No space left on device")
-            assert _committed(run) == there
+            assert there <= _committed(run)
         filler.unlink()
     _finish(lives, *words)
     _require_same(run, reference)

@@ -1,5 +1,6 @@
 """Inputs with targets, split into training and test, and what makes them fit a network."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,21 @@ class Dataset:
     words: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     separator: str = ""
+
+    def digest(self) -> str:
+        """What changes when an example, a target or a word does, and not with the name.
+
+        Of `Lazy` examples their `identity` counts, so that none has to be read.
+        """
+        found = hashlib.sha256(repr((self.num_classes, self.words, self.labels)).encode())
+        arrays = self.train_inputs, self.train_targets, self.test_inputs, self.test_targets
+        for leaf in jax.tree.leaves(arrays):
+            if isinstance(leaf, Lazy):
+                found.update(repr((leaf.count, leaf.identity)).encode())
+            else:
+                found.update(repr((leaf.shape, leaf.dtype.str)).encode())
+                found.update(np.ascontiguousarray(leaf).data)
+        return found.hexdigest()
 
 
 def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2) -> Dataset:

@@ -3,6 +3,7 @@
 Axes: h w pixels, c channels.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,7 +118,9 @@ def decode(path: Path) -> Float32[np.ndarray, "h w c"]:
 
 
 def _decoded(paths: list[Path]) -> Lazy:
-    return Lazy(len(paths), lambda number: decode(paths[number]))
+    about = [(path.name, path.stat().st_size) for path in paths]
+    identity = hashlib.sha256(repr(about).encode()).hexdigest()
+    return Lazy(len(paths), lambda number: decode(paths[number]), identity)
 
 
 def _examples(folder: Path, labels: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:

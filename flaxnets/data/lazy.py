@@ -16,6 +16,7 @@ class Lazy:
     Attributes:
         count: of the examples, 1 or more.
         read: makes the example of a number, in any thread.
+        identity: what changes when the examples do, as far as it can be told without reading them.
 
     >>> squares = Lazy(4, lambda i: np.array([i**2]))
     >>> squares[3], squares[:2].tolist(), squares[np.array([2, 0])].tolist(), squares.shape
@@ -24,6 +25,7 @@ class Lazy:
 
     count: int
     read: Callable[[int], np.ndarray]
+    identity: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -44,7 +46,7 @@ class Lazy:
 
     def map(self, change: Callable[[np.ndarray], np.ndarray]) -> "Lazy":
         """The same examples, each changed when it is made."""
-        return Lazy(self.count, lambda number: change(self.read(number)))
+        return Lazy(self.count, lambda number: change(self.read(number)), self.identity)
 
     @functools.cached_property
     def _first(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 RECORD = 1 << 26  # bytes of a file of JSON that describes something
+UNFINISHED = ".unfinished"  # the end of a file's name until it is whole
 
 
 def read(path: str | os.PathLike, most: int | None = None) -> bytes:
@@ -73,7 +74,9 @@ def within(folder: str | os.PathLike, *names: str) -> Path:
 def atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file that takes its place, synced, when the block ends well, and not otherwise."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -16,6 +16,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+from flaxnets.edge.message import printable
+
 # What the first tokens of every vocabulary mean: nothing (behind the end of a shorter row), the
 # beginning, the end, a word that the vocabulary lacks, a word that is hidden.
 PAD, START, END, UNKNOWN, MASK = range(5)
@@ -73,8 +75,8 @@ class Spec(abc.ABC):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not _has_type(value, hints[field.name]):
-                wanted = _say(hints[field.name])
-                raise SpecError(f"{self.name}: {field.name} {value!r} is not {wanted}")
+                said, wanted = printable(repr(value), 80), _say(hints[field.name])
+                raise SpecError(f"{self.name}: {field.name} {said} is not {wanted}")
 
     @property
     def name(self) -> str:
@@ -125,12 +127,14 @@ class Spec(abc.ABC):
         """
         return json.dumps({"architecture": self.name, "spec": dataclasses.asdict(self)}, indent=2)
 
-    def replace(self, **overrides: Any) -> Self:
+    def replace(self, /, **overrides: Any) -> Self:
         """The same description with some fields replaced."""
         known = [field.name for field in dataclasses.fields(self)]
         for field in overrides:
             if field not in known:
-                raise SpecError(f"{self.name}: no field {field!r}{_nearest(field, known)}")
+                raise SpecError(
+                    f"{self.name}: no field '{printable(field)}'{_nearest(field, known)}"
+                )
         return dataclasses.replace(self, **overrides)
 
 
@@ -142,7 +146,7 @@ def names() -> tuple[str, ...]:
 def variants(name: str) -> dict[str, Spec]:
     """The named sizes of an architecture; "default" is the seed's own example."""
     if name not in names():
-        raise SpecError(f"architecture {name!r} is unknown{_nearest(name, names())}")
+        raise SpecError(f"architecture '{printable(name)}' is unknown{_nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     (spec_class,) = [
         value
@@ -168,10 +172,16 @@ def from_json(text: str) -> Spec:
     """
     try:
         content = json.loads(text)
-        name, fields = content["architecture"], dict(content["spec"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise SpecError(f"not a spec: {error}; want {{architecture, spec}}") from None
-    return make(name, **{field: _tuples(value) for field, value in fields.items()})
+        name, given = content["architecture"], content["spec"]
+        fields = {field: _tuples(value) for field, value in given.items()}
+    except RecursionError:
+        raise SpecError("not a spec: nested too deep; want {architecture, spec}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        said = printable(error)
+        raise SpecError(f"not a spec: {said}; want {{architecture, spec}}") from None
+    if not isinstance(name, str):
+        raise SpecError(f"not a spec: architecture {printable(name)} is no name")
+    return variants(name)["default"].replace(**fields)
 
 
 def _tuples(value: Any) -> Any:

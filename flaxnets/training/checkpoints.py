@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,11 +28,13 @@ import tensorstore
 from jax.experimental import multihost_utils
 
 from flaxnets.edge.files import atomic, sync
+from flaxnets.edge.message import printable
 from flaxnets.training.digest import digests
 from flaxnets.training.record import (
     FORMAT,
     BrokenError,
     CheckpointError,
+    Record,
     kind_of,
     named,
     reason_of,
@@ -45,7 +48,9 @@ RECORD = "record.json"
 LOCK = ".lock"
 REMOVING = ".removing-"
 UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax has not renamed yet
-NAME = re.compile(r"(\d+)-step-(\d+)")
+NAME = re.compile(r"(\d{1,9})-step-(\d{1,10})")
+MOST_STEPS = 2**31
+SWEPT = re.compile(rf"{re.escape(REMOVING)}{NAME.pattern}|{NAME.pattern}{re.escape(UNFINISHED)}.*")
 
 
 class Restored(NamedTuple):
@@ -83,6 +88,7 @@ class Checkpoints:
         keep: how many of the newest checkpoints stay.
         best: a figure, and whether its least or its greatest value is best. The checkpoint
             with the best one stays in addition.
+        reading: leave the folder, which may be missing or of somebody else, as it is.
 
     Raises:
         CheckpointError: a folder that cannot be written, or that another run is using.
@@ -104,22 +110,28 @@ class Checkpoints:
         folder: str | os.PathLike,
         keep: int = 3,
         best: tuple[str, Literal["min", "max"]] | None = None,
+        reading: bool = False,
     ):
         if keep < 1:
             raise ValueError(f"keep is {keep}; keep at least 1 checkpoint")
         self.folder = Path(folder).absolute()
         self._keep, self._best = keep, best
         self._broken: set[_Saved] = set()
-        self._records: dict[_Saved, dict[str, Any]] = {}
+        self._records: dict[_Saved, Record] = {}
         self._saving: tuple[Path, dict[str, Any]] | None = None
         self._lock: int | None = None
         self._primary = jax.process_index() == 0
-        with self._together(f"{self.folder} cannot hold checkpoints"):
-            if self._primary:
+        self._checkpointer: ocp.AsyncCheckpointer | None = None
+        with self._together(f"{self.folder} cannot {'be read' if reading else 'hold checkpoints'}"):
+            if reading:
+                self._share_lock()
+            elif self._primary:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._take_lock()
                 self._sweep()  # which may make the room for what comes next
                 self._sign_lock()
+        if reading:
+            return
         _quieten_orbax()
         self._checkpointer = ocp.AsyncCheckpointer(
             _handler(),
@@ -178,6 +190,7 @@ class Checkpoints:
             },
         }
         self._saving = path, json.loads(json.dumps(record))  # as it will be read
+        assert self._checkpointer is not None, "it was opened for reading"
         with self._writing():
             self._checkpointer.save(path, args=ocp.args.PyTreeSave(leaves))
 
@@ -189,6 +202,7 @@ class Checkpoints:
         """
         if not self._saving:
             return
+        assert self._checkpointer is not None
         with self._writing():
             self._checkpointer.wait_until_finished()
             if self._primary:
@@ -247,7 +261,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
             self._unlock()
 
     # Writing
@@ -316,8 +331,10 @@ class Checkpoints:
 
     def _there(self) -> list[_Saved]:
         """What this process sees, newest first."""
-        names = [NAME.fullmatch(path.name) for path in self.folder.iterdir()]
-        return sorted((_Saved(int(m[1]), int(m[2])) for m in names if m), reverse=True)
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = [NAME.fullmatch(path.name) for path in there if not path.is_symlink()]
+        found = (_Saved(int(m[1]), int(m[2])) for m in names if m)
+        return sorted((saved for saved in found if saved.step < MOST_STEPS), reverse=True)
 
     def _committed(self) -> list[_Saved]:
         """What process 0 sees, newest first."""
@@ -329,7 +346,7 @@ class Checkpoints:
         table[: len(there)] = there or 0
         return [_Saved(*map(int, row)) for row in multihost_utils.broadcast_one_to_all(table)]
 
-    def _record(self, saved: _Saved) -> dict[str, Any]:
+    def _record(self, saved: _Saved) -> Record:
         if saved not in self._records:
             self._records[saved] = unsealed(self.folder / saved.name / RECORD)
         return self._records[saved]
@@ -338,7 +355,11 @@ class Checkpoints:
         path = self.folder / saved.name
         self._records.pop(saved, None)
         with self._verifying():
+            if links := [one.name for one in path.rglob("*") if one.is_symlink()]:
+                raise BrokenError(f"{some(links)} is a link, and none is followed")
             record = self._record(saved)
+            if record["step"] != saved.step:
+                raise BrokenError(f"{RECORD} is of step {record['step']}")
         wanted = named(like)
         require_same(path, record["leaves"], wanted)
         with self._verifying():
@@ -380,11 +401,31 @@ class Checkpoints:
 
     def _take_lock(self) -> None:
         """Lock the folder; the system unlocks it when this process ends, however it ends."""
-        self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = self._open_lock(os.O_RDWR | os.O_CREAT)
+        self._hold_lock(fcntl.LOCK_EX)
+
+    def _share_lock(self) -> None:
+        """Keep runs out of the folder as long as it is read; where none was there is no lock."""
+        with contextlib.suppress(FileNotFoundError):
+            self._lock = self._open_lock(os.O_RDONLY)
+            self._hold_lock(fcntl.LOCK_SH)
+
+    def _open_lock(self, how: int) -> int:
+        """The lock's file, which is not a link to another nor a pipe."""
+        if (self.folder / LOCK).is_symlink():
+            raise CheckpointError(f"{LOCK} is a link, and none is followed")
+        lock = os.open(self.folder / LOCK, how | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            os.close(lock)
+            raise CheckpointError(f"{LOCK} is no plain file")
+        return lock
+
+    def _hold_lock(self, how: int) -> None:
+        assert self._lock is not None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._lock, 100).decode(errors="replace") or "unknown"
+            holder = printable(os.read(self._lock, 100).decode(errors="replace")) or "unknown"
             raise CheckpointError(f"another run is using it ({holder})") from None
 
     def _sign_lock(self) -> None:
@@ -400,7 +441,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Remove what interrupted saves and removals left."""
         for path in self.folder.iterdir():
-            if path.name.startswith(REMOVING) or UNFINISHED in path.name:
+            if SWEPT.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
 
 

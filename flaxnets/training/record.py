@@ -7,10 +7,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict  # which pydantic wants below Python 3.12
+
+from flaxnets.edge import message
+from flaxnets.edge.files import RECORD, read
+from flaxnets.edge.structure import StructureError, parse, require
 
 FORMAT = 1
 DIFFERENCES = 3  # that an error names
@@ -27,6 +33,29 @@ class CheckpointError(RuntimeError):
 
 class BrokenError(Exception):
     """Why a checkpoint is not whole."""
+
+
+class Leaf(TypedDict):
+    """What a record says of an array."""
+
+    dtype: str
+    shape: list[int]
+    digest: str
+
+
+class Record(TypedDict):
+    """What a checkpoint says of itself."""
+
+    format: int
+    step: Annotated[int, Field(ge=0, lt=2**31)]
+    about: dict[str, Any]
+    figures: dict[str, float]
+    leaves: dict[str, Leaf]
+
+
+class _Sealed(TypedDict):
+    sha256: str
+    record: dict[str, Any]
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -85,9 +114,7 @@ def some(things: list[str], separator: str = ", ") -> str:
     >>> some(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    more = len(things) - DIFFERENCES
-    named = separator.join(things[:DIFFERENCES])
-    return f"{named} and {more} more" if more > 0 else named
+    return message.some(things, separator, DIFFERENCES)
 
 
 def sealed(record: Mapping[str, Any]) -> bytes:
@@ -95,24 +122,27 @@ def sealed(record: Mapping[str, Any]) -> bytes:
     return json.dumps({"sha256": _seal(record), "record": record}, indent=1).encode()
 
 
-def unsealed(path: Path) -> dict[str, Any]:
+def unsealed(path: Path) -> Record:
     """Read a record from its file.
 
     Raises:
         BrokenError: it cannot be read, or is not as it was written.
     """
     try:
-        content = json.loads(path.read_bytes())
-        record, seal = content["record"], content["sha256"]
+        content = parse(_Sealed, read(path, RECORD), path.name)
     except OSError as error:
         raise BrokenError(f"{path.name}: {reason_of(error)}") from None
-    except (ValueError, KeyError, TypeError):
+    except StructureError:
         raise BrokenError(f"{path.name} is not a record") from None
-    if seal != _seal(record):
+    record = content["record"]
+    if content["sha256"] != _seal(record):
         raise BrokenError(f"{path.name} is not as it was written")
-    if record["format"] != FORMAT:
-        raise BrokenError(f"format {record['format']}; this version reads {FORMAT}")
-    return record
+    if record.get("format") != FORMAT:
+        raise BrokenError(f"format {record.get('format')}; this version reads {FORMAT}")
+    try:
+        return require(Record, record, path.name)
+    except StructureError as error:
+        raise BrokenError(str(error)) from None
 
 
 def _seal(record: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Checkpoints: what is restored is bitwise what was saved, and nothing broken is ever taken."""
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 
 from flaxnets.training.checkpoints import CheckpointError, Checkpoints
+from parity_tests import fuzz
 
 
 class State(NamedTuple):
@@ -452,6 +455,7 @@ def _children(code, *arguments, stderr=None, **environment):
 FAILING = """
 import resource, sys, jax, numpy as np
 from flaxnets.training.checkpoints import CheckpointError, Checkpoints
+from parity_tests import fuzz
 
 host = {f"w{i}": np.random.default_rng(i).normal(size=(200, 200)) for i in range(30)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
@@ -637,3 +641,100 @@ def test_kill(tmp_path):
     ((committed, code),) = _children(SAVING, [tmp_path])
     assert code == 0
     assert int(committed) >= 8
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk that can be mounted anew, for reading only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_links(tmp_path):
+    """Neither the lock nor a checkpoint is followed out of the folder; nothing there changes."""
+    folder, precious = tmp_path / "checkpoints", tmp_path / "precious"
+    folder.mkdir()
+    precious.write_text("a user's file")
+    (folder / ".lock").symlink_to(precious)
+    for reading in (False, True):
+        with pytest.raises(CheckpointError, match=r"\.lock is a link, and none is followed"):
+            Checkpoints(folder, reading=reading)
+    assert precious.read_text() == "a user's file"
+    (folder / ".lock").unlink()
+    os.mkfifo(folder / ".lock")
+    with pytest.raises(CheckpointError, match=r"\.lock is no plain file"):
+        Checkpoints(folder)
+    (folder / ".lock").unlink()
+    _, newest = _save(folder, [10, 20])
+    shutil.copytree(newest, tmp_path / "elsewhere")
+    (folder / "000003-step-30").symlink_to(tmp_path / "elsewhere")
+    (folder / ".removing-000009-step-1").symlink_to(tmp_path / "elsewhere")
+    with fuzz.untouched(tmp_path / "elsewhere"):
+        assert _restore(folder).step == 20
+        _save(folder, [40])
+    (newest / "record.json").rename(tmp_path / "record.json")
+    (newest / "record.json").symlink_to(tmp_path / "record.json")
+    assert _restore(folder, step=10).step == 10
+    with pytest.raises(CheckpointError, match=r"record\.json is a link, and none is followed"):
+        _restore(folder, step=20)
+
+
+def test_a_users_files(tmp_path):
+    """What a user keeps in the folder stays, whatever it is called."""
+    for name in (".removing-notes", "my.orbax-checkpoint-tmp", ".removing-1", "x-step-1"):
+        (tmp_path / name).mkdir()
+    _save(tmp_path, [10])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(".lock", ".removing-notes", "my.orbax-checkpoint-tmp", ".removing-1", "x-step-1"),
+        "000001-step-10",
+    }
+
+
+def test_reading(tmp_path, disk):
+    """Reading makes no lock, sweeps nothing, and works on a disk that may not be written to."""
+    folder = disk / "checkpoints"
+    other = _save(folder, [10, 20])[-1]
+    other.rename(folder / "000002-step-20.orbax-checkpoint-tmp")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with fuzz.untouched(folder), Checkpoints(folder, reading=True) as checkpoints:
+        assert _bits(checkpoints.restore(_like(_state(0))).arrays) == _bits(_state(10))
+    with Checkpoints(tmp_path / "nowhere", reading=True) as checkpoints:
+        assert checkpoints.steps() == []
+        assert checkpoints.restore(_like(_state(0))) is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_no_run_while_it_is_read(tmp_path):
+    """Several may read at once; a run is kept out meanwhile, and they where a run is."""
+    _save(tmp_path, [10])
+    with (
+        Checkpoints(tmp_path, reading=True),
+        Checkpoints(tmp_path, reading=True),
+        pytest.raises(CheckpointError, match="another run is using it"),
+    ):
+        Checkpoints(tmp_path)
+    with Checkpoints(tmp_path), pytest.raises(CheckpointError, match="cannot be read: another run"):
+        Checkpoints(tmp_path, reading=True)
+
+
+def test_any_record(tmp_path, record_property):
+    """A record that is mutated and sealed again is restored as saved, or refused in one line."""
+    (folder,) = _save(tmp_path / "checkpoints", [10])
+    good = json.loads((folder / "record.json").read_text())["record"]
+
+    def check(text):
+        with contextlib.suppress(RecursionError):
+            seal = hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode())
+            text = f'{{"sha256": "{seal.hexdigest()}", "record": {text}}}'
+        (folder / "record.json").write_text(text)
+        with fuzz.one_line(CheckpointError):
+            found = _restore(tmp_path / "checkpoints")
+            assert found.step == 10
+            assert _bits(found.arrays) == _bits(_state(10))
+
+    fuzz.attack("records of checkpoints", fuzz.mutated(good), check, 30, record_property)
