@@ -82,13 +82,18 @@ def pytest_terminal_summary(terminalreporter):
     if counts:
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         terminalreporter.write_line(f"interruptions: {told}; all ended bitwise equal")
-    attacks = collections.Counter()
-    for report in passed:
-        for name, held in report.user_properties:
+    attacks = collections.defaultdict(collections.Counter)
+    for report in passed + terminalreporter.stats.get("failed", []):
+        for name, counts in report.user_properties:
             if name.startswith(ATTACKS):
-                attacks[name.removeprefix(ATTACKS)] += held
-    for kind, held in sorted(attacks.items()):
-        terminalreporter.write_line(f"{ATTACKS}{kind}: {held} of {held} held")
+                kinds = (name.removeprefix(ATTACKS), "all")
+                for kind in kinds:
+                    attacks[kind].update(zip(("tried", "held"), counts, strict=True))
+    for kind, found in sorted(attacks.items()):
+        failed = found["tried"] - found["held"]
+        terminalreporter.write_line(
+            f"| {kind} | {found['tried']:,} | {found['held']:,} | {failed} |"
+        )
     path = ("test_demo.py", "test_newcomer.py")
     steps = [
         f"{doing} {seconds} s"

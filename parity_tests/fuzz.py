@@ -41,7 +41,7 @@ def attack(kind: str, strategy: Any, check: Callable[[Any], None], tries: int, t
         tries: in a run of the suite.
         told: pytest's `record_property`.
     """
-    held = 0
+    tried = held = 0
 
     @hypothesis.settings(
         max_examples=tries * TIMES,
@@ -52,12 +52,15 @@ def attack(kind: str, strategy: Any, check: Callable[[Any], None], tries: int, t
     )
     @hypothesis.given(strategy)
     def once(drawn: Any) -> None:
-        nonlocal held
+        nonlocal tried, held
+        tried += 1
         check(drawn)
         held += 1
 
-    once()
-    told(ATTACKS + kind, held)
+    try:
+        once()
+    finally:
+        told(ATTACKS + kind, [tried, held])
 
 
 @st.composite
