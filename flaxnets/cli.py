@@ -440,6 +440,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stop.signal  # as a shell says of a command that a signal ended
     except EXPECTED as error:
         return _fail(error)
+    except (RuntimeError, AssertionError):
+        if not (line := environment.absent()):
+            raise
+        return _fail(line)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "matplotlib"):
             raise

@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 
 from flaxnets import environment
+from flaxnets.specs import SpecError
 
 EXCLUDED = {  # as in pyproject.toml
     "0.10.2": "reduces batched matrix-vector products wrongly on a CPU (jax #39103)",
@@ -95,6 +96,9 @@ def examine(heard: Callable[[Finding], None] = lambda finding: None) -> Diagnosi
 
     Args:
         heard: called with every finding as it comes.
+
+    Raises:
+        SpecError: JAX_PLATFORMS asks for devices that JAX does not find.
     """
     findings: list[Finding] = []
     facts: dict[str, str] = {}
@@ -108,6 +112,8 @@ def examine(heard: Callable[[Finding], None] = lambda finding: None) -> Diagnosi
             for message in _child(len(findings), said):
                 if "name" in message:
                     add(Finding(**message))
+                elif "absent" in message:
+                    raise SpecError(message["absent"])
                 else:
                     facts = message
             if len(findings) == len(CANARIES):
@@ -140,6 +146,9 @@ def _child(start: int, said: Any) -> Iterator[dict[str, Any]]:
 
 def child(start: int) -> None:
     """Print the facts and then the findings of the canaries from `start` on, a line each."""
+    if line := environment.absent():
+        print(json.dumps({"absent": line}), flush=True)
+        return
     print(json.dumps(facts()), flush=True)
     for canary in CANARIES[start:]:
         print(json.dumps(asdict(attempt(canary))), flush=True)
@@ -334,7 +343,7 @@ CANARIES = (
         _threefry,
         "unset JAX_THREEFRY_PARTITIONABLE JAX_DEFAULT_PRNG_IMPL (their defaults are right)",
     ),
-    Canary("DLPack both ways", _dlpack, f"pip install --upgrade 'torch>=2.9' {JAX}", "torch"),
+    Canary("DLPack both ways", _dlpack, f"pip install --upgrade 'torch>=2.10' {JAX}", "torch"),
 )
 
 

@@ -34,6 +34,22 @@ def device(platform: str | None) -> jax.Device:
         raise SpecError(f"platform {platform!r} is absent; JAX runs on {there!r} here") from None
 
 
+def absent() -> str:
+    """One line where JAX_PLATFORMS asks for devices that JAX does not find, else "".
+
+    >>> absent()
+    ''
+    """
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        if asked:
+            jax.devices()
+    except (RuntimeError, AssertionError):  # the latter for a platform known but not installed
+        jax.config.update("jax_platforms", "")  # whatever is there
+        return f"JAX_PLATFORMS={asked}: JAX finds no such device; it has {jax.default_backend()}"
+    return ""
+
+
 def choose(platform: str) -> None:
     """Let this process compute on a platform.
 

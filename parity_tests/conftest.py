@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from flaxnets import compile_options
 from parity_tests.fuzz import ATTACKS
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -15,11 +16,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Most tests compile a small program for each of its operations and run it once. The checks that
 # judge optimised code ask for it themselves (flaxnets/parity/pair.py).
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1",
-)
+if "XLA_FLAGS" not in os.environ:
+    one_thread = {"xla_cpu_parallel_codegen_split_count": 1}
+    os.environ["XLA_FLAGS"] = compile_options.flags({**compile_options.UNOPTIMISED, **one_thread})
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,11 +1,13 @@
 """What is told of the environment and what Python, JAX and the system say themselves."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
 
 import jax
+import pytest
 
 from flaxnets import environment
 
@@ -26,6 +28,25 @@ def test_absent(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     assert set(environment.versions().values()) == {"absent", platform.python_version()}
+
+
+@pytest.mark.parametrize("asked", ["cuda", "bogus"])
+@pytest.mark.parametrize("command", ["show lenet", "doctor", "demo"])
+def test_absent_platform(asked, command, tmp_path):
+    """A command that computes says in one line what is there, and leaves nothing behind."""
+    if asked == "cuda" and jax.default_backend() == "gpu":
+        pytest.skip("CUDA devices are there")
+    result = subprocess.run(
+        [sys.executable, "-m", "flaxnets.cli", *command.split()],
+        env={**os.environ, "JAX_PLATFORMS": asked},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    there = jax.default_backend()
+    line = f"flaxnets: JAX_PLATFORMS={asked}: JAX finds no such device; it has {there}\n"
+    assert (result.returncode, result.stderr, result.stdout) == (2, line, "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hardware():

@@ -15,8 +15,9 @@ import torch
 from flax import nnx
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from flaxnets import bridge
+from flaxnets import bridge, compile_options
 from flaxnets.bridge.convert import as_numpy
+from flaxnets.compile_options import OF_CONVOLUTIONS, OPTIMISED, UNOPTIMISED
 from flaxnets.data.drawn import draw
 from flaxnets.recording import recorded
 from flaxnets.specs import Input
@@ -31,15 +32,6 @@ TORCH_DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-
-
-# Float64 proves semantics, which LLVM's optimisation does not change, and without it a step
-# compiles in half the time; convolutions in float64 are loops that need a little of it. What
-# optimised code does is seen by `compiled`, `float32` and `bfloat16`, whatever XLA_FLAGS says:
-# these are XLA's defaults.
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-OF_CONVOLUTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 
 class Result(NamedTuple):
@@ -128,7 +120,8 @@ class Pair:
             unoptimised = OF_CONVOLUTIONS if kernels else UNOPTIMISED
             options = OPTIMISED if optimised else unoptimised
             on_cpu = jax.default_backend() == "cpu"
-            self._compiled[name] = jax.jit(function, compiler_options=options if on_cpu else None)
+            known = compile_options.known(options) if on_cpu else None
+            self._compiled[name] = jax.jit(function, compiler_options=known)
         return self._compiled[name]
 
     def rounded(self, dtype: str) -> "Pair":

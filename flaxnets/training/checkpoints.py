@@ -463,7 +463,8 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
 
 def _quieten_orbax() -> None:
     """Keep tracebacks of failed writes off the command line; they are raised as well."""
-    logging.getLogger("absl").addFilter(_not_from_orbax)
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).addFilter(_not_of_a_write)
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = cast(Any, _Hook(sys.unraisablehook))
 
@@ -481,8 +482,10 @@ class _Hook(NamedTuple):
             self.before(unraisable)
 
 
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
+def _not_of_a_write(record: logging.LogRecord) -> bool:
+    """Neither Orbax's own word nor asyncio's on a write that failed after the first."""
+    of_orbax = f"{os.sep}orbax{os.sep}" in record.pathname
+    return not of_orbax and UNFINISHED not in record.getMessage()
 
 
 def _read(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -324,6 +324,7 @@ def test_autocast(images):
     assert not torch.equal(exact, found[0])
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")  # and there alone
 @pytest.mark.parametrize("training", [False, True])
 def test_torch_compile(net, images, training):
     """A whole graph with the module as one operation: the numbers of the code as it is."""

@@ -1,7 +1,9 @@
 """Checkpoints: what is restored is bitwise what was saved, and nothing broken is ever taken."""
 
+import asyncio
 import contextlib
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -472,6 +474,18 @@ def test_one_line(tmp_path):
     """However many writes fail at once, a run prints what was raised and nothing else."""
     line = f"{tmp_path}/000001-step-1 cannot be written: {os.strerror(errno.EFBIG)}\n"
     assert _children(FAILING, [tmp_path], stderr=subprocess.STDOUT) == [(2 * line, 0)]
+
+
+@pytest.mark.parametrize("folder", ["000001-step-1.orbax-checkpoint-tmp", "elsewhere"])
+def test_unawaited(tmp_path, caplog, folder):
+    """Of writes that nobody awaits, asyncio reports all but those of a checkpoint."""
+    Checkpoints(tmp_path).close()
+    loop = asyncio.new_event_loop()
+    loop.create_future().set_exception(ValueError(f"Error writing to {tmp_path / folder}/0"))
+    loop.close()
+    gc.collect()
+    told = [record for record in caplog.records if str(tmp_path) in record.getMessage()]
+    assert len(told) == (folder == "elsewhere")
 
 
 MESHES = """

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 import flaxnets
-from flaxnets import bridge
+from flaxnets import bridge, compile_options
 from flaxnets.recipe import Recipe
 from flaxnets.run import train
 from flaxnets.training import mesh as meshes
 
 pytestmark = pytest.mark.xdist_group("meshes")  # one worker, which starts the devices once
 LAYOUTS = Path(__file__).with_name("layouts.py")
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def _environment(devices):
     """Of a child with its own virtual devices that finds this working tree."""
-    flags = f"--xla_force_host_platform_device_count={devices} {FLAGS}"
+    count = {"xla_force_host_platform_device_count": devices}
+    flags = compile_options.flags({**count, **compile_options.UNOPTIMISED})
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(LAYOUTS.parents[2])}
 
 

@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 
 import flaxnets
-from flaxnets import bridge, parity
+from flaxnets import bridge, compile_options, parity
 from flaxnets.specs import Input
 from flaxnets.swap import flax_twin
 from flaxnets.swap.twin import TranslationError, load, translate
@@ -85,7 +85,7 @@ def _result(model, inputs):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    options = compile_options.known(compile_options.UNOPTIMISED)
     gradients, outputs = jax.jit(run, compiler_options=options)(params, rest, inputs)
     return outputs, bridge.state_dict(model, gradients)
 
