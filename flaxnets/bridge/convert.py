@@ -4,8 +4,10 @@ Names follow the attributes of the modules, as in torch; `nnx.List`, `nnx.Dict` 
 `nnx.Sequential` count or name their entries as torch's containers do.
 """
 
+import collections
 import difflib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +17,21 @@ from einops import rearrange
 from flax import nnx
 
 from flaxnets.bridge.rules import Leaf, TorchOnly, rule
+from flaxnets.edge.message import LONGEST, MOST, printable, some
+
+DEEPEST = 3  # modules around a model that a checkpoint's names may tell of
 
 
 class BridgeError(ValueError):
-    """Weights that do not fit a model, or a file that does not hold any; one line says all."""
+    """Weights that do not fit a model, or a file that does not hold any; the message is one line.
+
+    Attributes:
+        findings: all that does not fit; the message names ten.
+    """
+
+    def __init__(self, message: str, findings: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class Entry(NamedTuple):
@@ -161,15 +174,14 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
             equal to the last bit, or left out, as Hugging Face leaves it out of files.
 
     Raises:
-        BridgeError: with every missing and unexpected name, every wrong shape and dtype and
-            every copy that differs from its weight; the model is then as it was.
+        BridgeError: its `findings` are every missing and unexpected name, every wrong shape and
+            dtype and every copy that differs from its weight; the model is then as it was.
 
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
     """
-    findings, ready = _fitted(model, state)
-    if findings:
-        raise BridgeError("weights do not fit: " + "; ".join(findings))
+    pattern, findings, ready = _fitted(model, state)
+    raise_for("weights do not fit", findings, pattern)
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
         placed = [(entry.variable, jnp.array(array)) for entry, array in ready]
         for variable, weight in placed:
@@ -183,52 +195,122 @@ def weight_findings(model: nnx.Module, state: Mapping[str, Any]) -> list[str]:
     >>> weight_findings(create("linear_network"), {})
     ['missing W1', 'missing W2']
     """
-    return _fitted(model, state)[0]
+    return _fitted(model, state)[1]
+
+
+def raise_for(what: str, findings: list[str], pattern: str = "") -> None:
+    """A `BridgeError` that says the pattern and the first ten findings, if there are any.
+
+    >>> raise_for("weights do not fit", [f"missing W{i}" for i in range(12)])
+    Traceback (most recent call last):
+    ...
+    flaxnets.bridge.convert.BridgeError: weights do not fit: missing W0; missing W1; missing W2; \
+missing W3; missing W4; missing W5; missing W6; missing W7; missing W8; missing W9 and 2 more \
+(all in the error's `findings`, or by flaxnets convert --verbose)
+    """
+    if not findings:
+        return
+    hint = " (all in the error's `findings`, or by flaxnets convert --verbose)"
+    said = f"{pattern and pattern + '; '}{some(findings, '; ')}"
+    raise BridgeError(f"{what}: {said}{hint if len(findings) > MOST else ''}", findings)
 
 
 def _fitted(
     model: nnx.Module, state: Mapping[str, Any]
-) -> tuple[list[str], list[tuple[Entry, np.ndarray]]]:
-    """What does not fit a model, and what does, in Flax's layout."""
-    arrays = {name: as_numpy(value) for name, value in state.items()}
+) -> tuple[str, list[str], list[tuple[Entry, np.ndarray]]]:
+    """What names have in common that do not fit, what does not, and what does, in Flax's layout."""
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        return "", [f"a state_dict is a mapping of names to arrays, not of type {kind}"], []
+    given = {name: value for name, value in state.items() if isinstance(name, str)}
     wanted = {entry.name: entry for entry in entries(model)}
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
-    findings = []
+    findings = [
+        f"a name of type {type(name).__name__}" for name in state if not isinstance(name, str)
+    ]
     for copy, source in tied(model).items():
-        if copy in arrays and source in arrays and not _same(arrays.pop(copy), arrays[source]):
+        if copy in given and source in given and not _same(given.pop(copy), given[source]):
             findings.append(f"{copy} differs from {source}, to which it is tied")
-    for name in known - arrays.keys():
-        findings.append(f"missing {name}")
-    for name in arrays.keys() - known:
-        near = difflib.get_close_matches(name, sorted(known - arrays.keys()), n=1)
-        findings.append(f"unexpected {name}" + (f" (near {near[0]})" if near else ""))
-    for name in torch_only.keys() & arrays.keys():
-        findings += _misfits(name, arrays[name], torch_only[name].shape, torch_only[name].dtype)
+    for name in torch_only.keys() & given.keys():
+        findings += _misfits(name, given[name], torch_only[name].shape, torch_only[name].dtype)
     ready = {}
-    for name in wanted.keys() & arrays.keys():
-        entry, array = wanted[name], arrays[name]
+    for name in wanted.keys() & given.keys():
+        entry = wanted[name]
         dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
-        if misfits := _misfits(name, array, entry.torch_shape, dtype):
+        if misfits := _misfits(name, given[name], entry.torch_shape, dtype):
             findings += misfits
             continue
+        array = as_numpy(given[name])
         ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
         if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
             findings.append(f"{name} holds values that {entry.variable.dtype} does not")
-    return sorted(findings), [(wanted[name], array) for name, array in ready.items()]
+    pattern, strangers = _strangers(given.keys() - known, known - given.keys(), len(given))
+    return pattern, sorted(findings) + strangers, [(wanted[n], x) for n, x in ready.items()]
 
 
-def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> list[str]:
-    if array.shape != shape:
-        return [f"{name} has shape {array.shape}, not {shape}"]
-    if array.dtype != dtype:
-        return [f"{name} has dtype {array.dtype}, not {dtype}"]
+def _strangers(unexpected: set[str], missing: set[str], count: int) -> tuple[str, list[str]]:
+    """The prefix that explains most names, and all that are missing or unexpected.
+
+    What the prefix does not explain comes first, the missing and the unexpected in turn.
+    """
+    prefix, renamed = _renamed(unexpected, missing)
+    pattern = ""
+    if renamed:
+        who = f"all {count} names" if len(renamed) == count else f"{len(renamed)} of {count} names"
+        pattern = f"{who} {prefix}"
+    explained = {*renamed, *renamed.values()}
+    lacking = sorted(missing, key=lambda name: (name in explained, name))
+    findings: list[str | None] = []
+    for place, name in enumerate(sorted(unexpected, key=lambda name: (name in explained, name))):
+        near = []
+        if place < MOST and len(name) <= LONGEST and name not in explained:
+            near = difflib.get_close_matches(name, lacking, n=1)
+        findings.append(f"unexpected {printable(name)}" + (f" (near {near[0]})" if near else ""))
+    turns = itertools.zip_longest([f"missing {name}" for name in lacking], findings)
+    return pattern, [finding for turn in turns for finding in turn if finding]
+
+
+def _renamed(unexpected: set[str], missing: set[str]) -> tuple[str, dict[str, str]]:
+    """Which prefix most unexpected names have or lack, and their names without or with it."""
+    counts: collections.Counter = collections.Counter()
+    for sign, names, others in (
+        ("have the unexpected prefix", unexpected, missing),
+        ("lack the prefix", missing, unexpected),
+    ):
+        for name in names:
+            parts = name.split(".", DEEPEST)
+            for depth in range(1, len(parts)):
+                if ".".join(parts[depth:]) in others:
+                    counts[sign, ".".join(parts[:depth]) + "."] += 1
+    if not counts:
+        return "", {}
+    ((sign, prefix), most), *_ = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    if most < 2 or 2 * most < len(unexpected):
+        return "", {}
+    has = sign.startswith("have")
+    pairs = {name: name.removeprefix(prefix) if has else prefix + name for name in unexpected}
+    renamed = {theirs: ours for theirs, ours in pairs.items() if ours in missing}
+    return f"{sign} '{printable(prefix)}'", renamed
+
+
+def _misfits(name: str, value: Any, shape: tuple, dtype: np.dtype) -> list[str]:
+    """What of an array, which stays where it is, is not as it should be."""
+    if kind := _unlike(value):
+        return [f"{name} is {kind}"]
+    if tuple(value.shape) != shape:
+        return [f"{name} has shape {printable(tuple(value.shape))}, not {shape}"]
+    if (found := str(value.dtype).removeprefix("torch.")) != str(dtype):
+        return [f"{name} has dtype {printable(found)}, not {dtype}"]
     return []
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two arrays are equal to the last bit, NaN included."""
-    return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+    if any(map(_unlike, (one, other))) or tuple(one.shape) != tuple(other.shape):
+        return False
+    one, other = as_numpy(one), as_numpy(other)
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
@@ -251,11 +333,37 @@ def in_dtype(model: nnx.Module, dtype: str) -> nnx.Module:
         return nnx.merge(graph, jax.tree.map(cast, state))
 
 
+def _unlike(value: Any) -> str:
+    """What something is that no array of NumPy can hold; empty for all others."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return ""
+    if not hasattr(value, "detach"):  # a torch tensor, whose package is not needed to say so
+        return f"of type {type(value).__name__}, not an array"
+    dtype = str(value.dtype).removeprefix("torch.")
+    if value.is_nested:
+        return "a nested tensor"
+    if value.is_quantized:
+        return f"a quantized tensor ({dtype})"
+    if value.is_meta:
+        return "a tensor on the device meta, without data"
+    if str(value.layout) != "torch.strided":
+        return f"a sparse tensor ({value.layout})"
+    known = dtype == "bfloat16" or dtype in np.sctypeDict
+    return "" if known else f"a tensor of dtype {dtype}, which NumPy lacks"
+
+
 def as_numpy(value: Any) -> np.ndarray:
-    """An array of NumPy, JAX or torch as NumPy's, with its dtype and bits."""
-    if isinstance(value, np.ndarray | jax.Array):
+    """An array of NumPy, JAX or torch as NumPy's, with its dtype and values.
+
+    Raises:
+        BridgeError: a tensor of torch that NumPy has no array for: sparse, quantized, nested, on
+            the device meta, of 8-bit floats.
+    """
+    if kind := _unlike(value):
+        raise BridgeError(f"no array of NumPy: {kind}")
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value)
-    value = value.detach().cpu()  # a torch tensor, whose package is not needed to say so
+    value = value.detach().cpu().resolve_conj().resolve_neg()
     if "bfloat16" in str(value.dtype):  # which torch cannot hand to NumPy itself
         return np.asarray(jax.dlpack.from_dlpack(value.contiguous()))
     return value.numpy()
