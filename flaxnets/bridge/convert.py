@@ -181,7 +181,7 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
     """
     pattern, findings, ready = _fitted(model, state)
-    raise_for("weights do not fit", findings, pattern)
+    raise_for("weights do not fit", findings, pattern, ", or by flaxnets convert --verbose")
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
         placed = [(entry.variable, jnp.array(array)) for entry, array in ready]
         for variable, weight in placed:
@@ -198,7 +198,7 @@ def weight_findings(model: nnx.Module, state: Mapping[str, Any]) -> list[str]:
     return _fitted(model, state)[1]
 
 
-def raise_for(what: str, findings: list[str], pattern: str = "") -> None:
+def raise_for(what: str, findings: list[str], pattern: str = "", also: str = "") -> None:
     """A `BridgeError` that says the pattern and the first ten findings, if there are any.
 
     >>> raise_for("weights do not fit", [f"missing W{i}" for i in range(12)])
@@ -206,13 +206,13 @@ def raise_for(what: str, findings: list[str], pattern: str = "") -> None:
     ...
     flaxnets.bridge.convert.BridgeError: weights do not fit: missing W0; missing W1; missing W2; \
 missing W3; missing W4; missing W5; missing W6; missing W7; missing W8; missing W9 and 2 more \
-(all in the error's `findings`, or by flaxnets convert --verbose)
+(all in the error's `findings`)
     """
     if not findings:
         return
-    hint = " (all in the error's `findings`, or by flaxnets convert --verbose)"
     said = f"{pattern and pattern + '; '}{some(findings, '; ')}"
-    raise BridgeError(f"{what}: {said}{hint if len(findings) > MOST else ''}", findings)
+    hint = f" (all in the error's `findings`{also})" if len(findings) > MOST else ""
+    raise BridgeError(f"{what}: {said}{hint}", findings)
 
 
 def _fitted(
