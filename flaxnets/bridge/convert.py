@@ -180,10 +180,10 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
     """
-    pattern, findings, ready = _fitted(model, state)
-    raise_for("weights do not fit", findings, pattern, ", or by flaxnets convert --verbose")
+    findings, shown, pairs = _fitted(model, state)
+    raise_for("weights do not fit", findings, shown, ", or by flaxnets convert --verbose")
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
-        placed = [(entry.variable, jnp.array(array)) for entry, array in ready]
+        placed = [(entry.variable, jnp.array(_to_flax(entry, array))) for entry, array in pairs]
         for variable, weight in placed:
             variable.set_value(weight)
 
@@ -195,33 +195,32 @@ def weight_findings(model: nnx.Module, state: Mapping[str, Any]) -> list[str]:
     >>> weight_findings(create("linear_network"), {})
     ['missing W1', 'missing W2']
     """
-    return _fitted(model, state)[1]
+    return _fitted(model, state)[0]
 
 
-def raise_for(what: str, findings: list[str], pattern: str = "", also: str = "") -> None:
-    """A `BridgeError` that says the pattern and the first ten findings, if there are any.
+def raise_for(what: str, findings: list[str], shown: list[str], also: str = "") -> None:
+    """A `BridgeError` of all findings that says the first ten of some, if there are any.
 
-    >>> raise_for("weights do not fit", [f"missing W{i}" for i in range(12)])
-    Traceback (most recent call last):
-    ...
-    flaxnets.bridge.convert.BridgeError: weights do not fit: missing W0; missing W1; missing W2; \
-missing W3; missing W4; missing W5; missing W6; missing W7; missing W8; missing W9 and 2 more \
-(all in the error's `findings`)
+    >>> numbers = [str(i) for i in range(12)]
+    >>> try:
+    ...     raise_for("numbers", numbers, numbers)
+    ... except BridgeError as error:
+    ...     print(error)
+    numbers: 0; 1; 2; 3; 4; 5; 6; 7; 8; 9 and 2 more (all in the error's `findings`)
     """
-    if not findings:
-        return
-    said = f"{pattern and pattern + '; '}{some(findings, '; ')}"
-    hint = f" (all in the error's `findings`{also})" if len(findings) > MOST else ""
-    raise BridgeError(f"{what}: {said}{hint}", findings)
+    if findings:
+        hint = f" (all in the error's `findings`{also})" if len(findings) > MOST else ""
+        raise BridgeError(f"{what}: {some(shown, '; ')}{hint}", findings)
 
 
 def _fitted(
     model: nnx.Module, state: Mapping[str, Any]
-) -> tuple[str, list[str], list[tuple[Entry, np.ndarray]]]:
-    """What names have in common that do not fit, what does not, and what does, in Flax's layout."""
+) -> tuple[list[str], list[str], list[tuple[Entry, Any]]]:
+    """What does not fit a model, what to say of it, and the arrays that do fit."""
     if not isinstance(state, Mapping):
         kind = type(state).__name__
-        return "", [f"a state_dict is a mapping of names to arrays, not of type {kind}"], []
+        wrong = [f"a state_dict is a mapping of names to arrays, not of type {kind}"]
+        return wrong, wrong, []
     given = {name: value for name, value in state.items() if isinstance(name, str)}
     wanted = {entry.name: entry for entry in entries(model)}
     torch_only = _torch_only(model)
@@ -234,45 +233,56 @@ def _fitted(
             findings.append(f"{copy} differs from {source}, to which it is tied")
     for name in torch_only.keys() & given.keys():
         findings += _misfits(name, given[name], torch_only[name].shape, torch_only[name].dtype)
-    ready = {}
-    for name in wanted.keys() & given.keys():
-        entry = wanted[name]
+    pairs = [(entry, given[name]) for name, entry in wanted.items() if name in given]
+    for entry, value in pairs:
         dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
-        if misfits := _misfits(name, given[name], entry.torch_shape, dtype):
+        if misfits := _misfits(entry.name, value, entry.torch_shape, dtype):
             findings += misfits
-            continue
-        array = as_numpy(given[name])
-        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
-        if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
-            findings.append(f"{name} holds values that {entry.variable.dtype} does not")
-    pattern, strangers = _strangers(given.keys() - known, known - given.keys(), len(given))
-    return pattern, sorted(findings) + strangers, [(wanted[n], x) for n, x in ready.items()]
+        elif dtype != entry.variable.dtype:
+            array = as_numpy(value)
+            if not np.array_equal(array.astype(entry.variable.dtype).astype(dtype), array):
+                findings.append(f"{entry.name} holds values that {entry.variable.dtype} does not")
+    findings.sort()
+    missing, unexpected = known - given.keys(), given.keys() - known
+    pattern, renamed = _renamed(unexpected, missing, len(given))
+    single = _strangers(unexpected - renamed.keys(), missing - {*renamed.values()})
+    shown = [pattern, *findings, *single] if pattern else findings + single
+    for theirs, ours in sorted(renamed.items()):
+        single += [f"unexpected {printable(theirs)} (near {ours})", f"missing {ours}"]
+    return findings + single, shown, pairs
 
 
-def _strangers(unexpected: set[str], missing: set[str], count: int) -> tuple[str, list[str]]:
-    """The prefix that explains most names, and all that are missing or unexpected.
+def _to_flax(entry: Entry, value: Any) -> np.ndarray:
+    return _arrange(as_numpy(value), entry.leaf.to_flax()).astype(entry.variable.dtype, copy=False)
 
-    What the prefix does not explain comes first, the missing and the unexpected in turn.
+
+def _strangers(unexpected: set[str], missing: set[str]) -> list[str]:
+    """Names that are missing or unexpected, in turn."""
+    findings = []
+    lacking = sorted(missing)
+    turns = itertools.zip_longest(lacking, sorted(unexpected))
+    for place, (ours, theirs) in enumerate(turns):
+        near = _nearest(theirs, lacking) if theirs and place < MOST else ""
+        findings += [f"missing {ours}"] if ours else []
+        findings += [f"unexpected {printable(theirs)}{near}"] if theirs is not None else []
+    return findings
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """What it may have been meant to be, for the end of a finding.
+
+    Of names that share parts, since to compare two letter by letter takes a millisecond.
     """
-    prefix, renamed = _renamed(unexpected, missing)
-    pattern = ""
-    if renamed:
-        who = f"all {count} names" if len(renamed) == count else f"{len(renamed)} of {count} names"
-        pattern = f"{who} {prefix}"
-    explained = {*renamed, *renamed.values()}
-    lacking = sorted(missing, key=lambda name: (name in explained, name))
-    findings: list[str | None] = []
-    for place, name in enumerate(sorted(unexpected, key=lambda name: (name in explained, name))):
-        near = []
-        if place < MOST and len(name) <= LONGEST and name not in explained:
-            near = difflib.get_close_matches(name, lacking, n=1)
-        findings.append(f"unexpected {printable(name)}" + (f" (near {near[0]})" if near else ""))
-    turns = itertools.zip_longest([f"missing {name}" for name in lacking], findings)
-    return pattern, [finding for turn in turns for finding in turn if finding]
+    if len(name) > LONGEST:
+        return ""
+    parts = {*name.split(".")}
+    ranked = sorted(known, key=lambda one: (-len(parts & {*one.split(".")}), one))
+    near = difflib.get_close_matches(name, ranked[:MOST], n=1)
+    return f" (near {near[0]})" if near else ""
 
 
-def _renamed(unexpected: set[str], missing: set[str]) -> tuple[str, dict[str, str]]:
-    """Which prefix most unexpected names have or lack, and their names without or with it."""
+def _renamed(unexpected: set[str], missing: set[str], count: int) -> tuple[str, dict[str, str]]:
+    """Which prefix most unexpected names have or lack, and those names without or with it."""
     counts: collections.Counter = collections.Counter()
     for sign, names, others in (
         ("have the unexpected prefix", unexpected, missing),
@@ -291,7 +301,8 @@ def _renamed(unexpected: set[str], missing: set[str]) -> tuple[str, dict[str, st
     has = sign.startswith("have")
     pairs = {name: name.removeprefix(prefix) if has else prefix + name for name in unexpected}
     renamed = {theirs: ours for theirs, ours in pairs.items() if ours in missing}
-    return f"{sign} '{printable(prefix)}'", renamed
+    who = f"all {count} names" if len(renamed) == count else f"{len(renamed)} of {count} names"
+    return f"{who} {sign} '{printable(prefix)}'", renamed
 
 
 def _misfits(name: str, value: Any, shape: tuple, dtype: np.dtype) -> list[str]:

@@ -148,7 +148,8 @@ def load_optimizer_state_dict(
     begun = bool(given) or not _lazy(held)
     if begun:
         findings += _state_findings(held, slots, places, given)
-    raise_for("optimizer state does not fit", sorted(findings))
+    findings.sort()
+    raise_for("optimizer state does not fit", findings, findings)
     taken = int(_number(held.step)) if step is None else step
     ready: dict[str, list[Any]] = {name: list(leaves) for name, leaves in slots.items()}
     numbers: dict[str, Any] = {}
