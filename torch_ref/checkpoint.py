@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from flaxnets.edge.message import printable
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format without a zip
-OPCODES = 1 << 21  # of one pickle: enough for 60,000 tensors
+OPCODES = 1 << 20  # of one pickle: enough for 25,000 tensors
 CHUNK = 1 << 20  # bytes
 MOST_AXES = 64  # of NumPy
 SIZES = {  # bytes of an element, by torch's name of the dtype
