@@ -353,5 +353,5 @@ def test_any_file(tmp_path, record_property, capfd):
                     np.testing.assert_array_equal(value, before[name])
                 raise
 
-    fuzz.attack(".pt files", files(), check, 300, record_property)
+    fuzz.attack(".pt files", files(), check, 150, record_property)
     assert capfd.readouterr() == ("", "")

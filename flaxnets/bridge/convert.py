@@ -359,8 +359,8 @@ def _unlike(value: Any) -> str:
         return "a tensor on the device meta, without data"
     if str(value.layout) != "torch.strided":
         return f"a sparse tensor ({value.layout})"
-    known = dtype == "bfloat16" or dtype in np.sctypeDict
-    return "" if known else f"a tensor of dtype {dtype}, which NumPy lacks"
+    own = getattr(np.sctypeDict.get(dtype), "__module__", None) == "numpy"
+    return "" if own or dtype == "bfloat16" else f"a tensor of dtype {dtype}, which NumPy lacks"
 
 
 def as_numpy(value: Any) -> np.ndarray:
