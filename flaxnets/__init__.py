@@ -125,9 +125,13 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
     def opened() -> Any:
         return convert.in_dtype(build(description, backend), dtype)
 
-    # Of shapes alone it takes no memory, whatever the spec says.
-    bridge.load_state_dict(_sketched(lambda: nnx.eval_shape(opened), path), state)
-    model = opened()
+    def sketch() -> Any:
+        shapes = nnx.eval_shape(opened)
+        convert.weight_findings(shapes, {})  # fails for sizes that no array has
+        return shapes
+
+    shapes = _sketched(sketch, path)
+    model = shapes if convert.weight_findings(shapes, state) else opened()
     bridge.load_state_dict(model, state)
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
@@ -140,7 +144,9 @@ def _finished(path: Path) -> specs.Spec:
             name: files.read(files.within(path, name), files.RECORD)
             for name in ("spec.json", "run.json")
         }
-        there = files.within(path, "model.safetensors").exists()
+        weights = files.within(path, "model.safetensors")
+        if there := weights.exists():
+            files.opened(weights).close()
         told = {
             name: structure.parse(dict[str, Any], text, name) for name, text in contents.items()
         }
@@ -179,10 +185,7 @@ def _opened(description: specs.Spec, file: Path) -> Any:
     )
     broken = (safetensors.SafetensorError, RuntimeError, ValueError, TypeError, LookupError)
     try:
-        files.opened(file).close()
         state = from_file.load_file(file)
-    except OSError as error:
-        raise specs.SpecError(f"{file.parent} is no run: {error.strerror}") from None
     except (*broken, AttributeError, OverflowError) as error:
         said = printable(error, 500)
         raise ValueError(f"{file} is not a whole safetensors file: {said}") from None

@@ -527,7 +527,7 @@ def test_any_state(name, record_property, capfd):
         jax.tree.map(np.testing.assert_array_equal, before, fresh)
         if after is not None:
             assert jax.tree.structure(after) == jax.tree.structure(fresh)
-            there = bridge.optimizer_slots(model, after)
+            there = bridge.optimizer.optimizer_slots(model, after)
             for index, own in state["state"].items():
                 for slot in own.keys() - {"step", "mu_product"}:
                     found = bridge.convert.as_numpy(own[slot])
