@@ -4,12 +4,14 @@ Importing this package imports neither jax nor torch.
 """
 
 import importlib
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from flaxnets import specs
+from flaxnets.edge import files
+from flaxnets.edge.message import printable, some
 
 __version__ = "0.1.0"
 __all__ = ["build", "create", "load", "names", "spec"]
@@ -98,7 +100,7 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
 
     Raises:
         specs.SpecError: a folder that is no run, or that of one that has not finished.
-        ValueError: weights that are not the network's.
+        ValueError: a file of weights that is broken, or not the network's.
 
     >>> import tempfile
     >>> from flaxnets import bridge
@@ -110,37 +112,102 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
     False
     """
     path = Path(path)
-    try:
-        description = specs.from_json((path / "spec.json").read_text())
-        finished = json.loads((path / "run.json").read_text()).get("finished")
-    except OSError as error:
-        raise specs.SpecError(f"{path} is no run: {error.strerror}") from None
-    except (ValueError, AttributeError) as error:
-        raise specs.SpecError(f"{path} is no run: {error}") from None
+    description = _finished(path)
     file = path / "model.safetensors"
-    if not finished or not file.exists():
-        raise specs.SpecError(
-            f"{path} has not finished; flaxnets train {description.name} --resume {path}"
-        )
-    model = build(description, backend)
     if backend == "torch":
-        return _opened(model, file)
+        return _opened(description, file)
     nnx, bridge, convert = map(
         importlib.import_module, ("flax.nnx", "flaxnets.bridge", "flaxnets.bridge.convert")
     )
     state = bridge.read(file)
-    (dtype,) = {value.dtype.name for value in state.values() if value.dtype.kind in "fV"}
-    model = convert.in_dtype(model, dtype)
+    dtype = _real({value.dtype.name for value in state.values() if value.dtype.kind in "fV"}, file)
+
+    def opened() -> Any:
+        return convert.in_dtype(build(description, backend), dtype)
+
+    def sketch() -> Any:
+        shapes = nnx.eval_shape(opened)
+        convert.weight_findings(shapes, {})  # fails for sizes that no array has
+        return shapes
+
+    shapes = _sketched(sketch, path)
+    model = shapes if convert.weight_findings(shapes, state) else opened()
     bridge.load_state_dict(model, state)
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
-def _opened(model: Any, file: Path) -> Any:
-    """A torch model with the weights of a file, where JAX need not be installed."""
-    state = importlib.import_module("safetensors.torch").load_file(file)
-    (dtype,) = {value.dtype for value in state.values() if value.is_floating_point()}
+def _finished(path: Path) -> specs.Spec:
+    """The network of a run's folder, which somebody else may have written."""
+    structure = importlib.import_module("flaxnets.edge.structure")
     try:
-        model.to(dtype).load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
+        contents = {
+            name: files.read(files.within(path, name), files.RECORD)
+            for name in ("spec.json", "run.json")
+        }
+        weights = files.within(path, "model.safetensors")
+        if there := weights.exists():
+            files.opened(weights).close()
+        told = {
+            name: structure.parse(dict[str, Any], text, name) for name, text in contents.items()
+        }
+        description = specs.from_json(contents["spec.json"].decode())
+    except OSError as error:
+        raise specs.SpecError(f"{path} is no run: {error.strerror}") from None
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise specs.SpecError(f"{path} is no run: {printable(error, 500)}") from None
+    if told["run.json"].get("finished") is not True or not there:
+        raise specs.SpecError(
+            f"{path} has not finished; flaxnets train {description.name} --resume {path}"
+        )
+    return description
+
+
+def _real(dtypes: set[str], file: Path) -> str:
+    if len(dtypes) != 1:
+        raise ValueError(
+            f"{file}: real weights of {some(sorted(dtypes)) or 'no dtype'}; not of one"
+        )
+    return dtypes.pop()
+
+
+def _sketched(sketch: Callable[[], Any], path: Path) -> Any:
+    """A model without memory, of a spec whose numbers may be of any size."""
+    try:
+        return sketch()
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise specs.SpecError(f"{path}: it cannot be built: {printable(error, 500)}") from None
+
+
+def _opened(description: specs.Spec, file: Path) -> Any:
+    """A torch model with the weights of a file, where JAX need not be installed."""
+    torch, safetensors, from_file = map(
+        importlib.import_module, ("torch", "safetensors", "safetensors.torch")
+    )
+    broken = (safetensors.SafetensorError, RuntimeError, ValueError, TypeError, LookupError)
+    try:
+        state = from_file.load_file(file)
+    except (*broken, AttributeError, OverflowError) as error:
+        said = printable(error, 500)
+        raise ValueError(f"{file} is not a whole safetensors file: {said}") from None
+    real = {name: value for name, value in state.items() if value.is_floating_point()}
+    dtype = getattr(
+        torch, _real({str(x.dtype).removeprefix("torch.") for x in real.values()}, file)
+    )
+    if bad := [name for name, value in real.items() if not value.isfinite().all()]:
+        raise ValueError(f"{file}: NaN or infinity in {some(bad)}; use finite weights")
+
+    def sketch() -> Any:
+        with torch.device("meta"):
+            return build(description, "torch").to(dtype)
+
+    wanted = _sketched(sketch, file.parent).state_dict()
+    findings = [f"missing {name}" for name in wanted.keys() - state.keys()]
+    findings += [f"unexpected {name}" for name in state.keys() - wanted.keys()]
+    for name in wanted.keys() & state.keys():
+        ours, theirs = ((*x.shape, x.dtype) for x in (wanted[name], state[name]))
+        findings += [f"{name} is {theirs}, not {ours}"] if theirs != ours else []
+    if findings:
+        raise ValueError(f"{file}: weights do not fit: {some(sorted(findings), '; ')}")
+    model = build(description, "torch").to(dtype)
+    model.load_state_dict(state)
     return model.eval()

@@ -235,6 +235,8 @@ class Convert(Generic[SpecT]):
     spec: tyro.conf.OmitArgPrefixes[SpecT]
     variant: str | None = None
     """A named size to start from."""
+    verbose: bool = False
+    """List all that does not fit, and not the first ten."""
 
     def run(self) -> int:
         """Exit code 0."""
@@ -253,7 +255,12 @@ class Convert(Generic[SpecT]):
             except arrays.CheckpointError as error:
                 raise BridgeError(str(error)) from None
         model = flaxnets.build(self.spec)
-        bridge.load_state_dict(model, state)
+        try:
+            bridge.load_state_dict(model, state)
+        except BridgeError as error:
+            for finding in error.findings if self.verbose else ():
+                print(finding, file=sys.stderr)
+            raise BridgeError(f"{self.src}: {error}", error.findings) from None
         bridge.save(model, self.dst)
         _console().print(f"wrote {self.dst}: {len(state)} tensors", highlight=False)
         return 0

@@ -298,3 +298,21 @@ def test_entry_point(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+
+
+def test_convert_says_what_names_have_in_common(run, tmp_path):
+    """A prefix too many is one short line; with --verbose a line for every name stands before."""
+    state = {f"module.{name}\x1b": value for name, value in _lenet_state().items()}
+    torch.save(
+        state | {f"module.{name}": x for name, x in _lenet_state().items()}, tmp_path / "a.pt"
+    )
+    command = ("convert", tmp_path / "a.pt", tmp_path / "b.safetensors", "--arch", "lenet")
+    code, _, error = run(*map(str, command))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "10 of 20 names have the unexpected prefix 'module.'" in error
+    code, _, error = run(*map(str, command), "--verbose")
+    lines = error.splitlines()
+    assert (code, len(lines)) == (2, 31)
+    assert lines[0] == "missing conv1.bias" or lines[0].startswith("unexpected ")
+    assert all(line.isprintable() for line in lines)
+    assert not (tmp_path / "b.safetensors").exists()

@@ -1,6 +1,5 @@
 """Arrays between NumPy and torch: state_dicts, layouts and files that only torch can read."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-
-class CheckpointError(ValueError):
-    """A file that torch cannot load safely; the message is one line."""
+from flaxnets.edge.files import opened
+from flaxnets.edge.message import printable, some
+from torch_ref.checkpoint import SIZES, CheckpointError, Tensor, contents
 
 
 def tensors(state: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -57,20 +56,48 @@ def channels_first(x: torch.Tensor, axes: str) -> torch.Tensor:
 def read(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a `.pt` file, read without running any code that it may hold.
 
+    They have the memory of the storages in the file: what shares there, shares here.
+
     Raises:
-        CheckpointError: a file that is broken, holds code, or holds no mapping of tensors.
-        OSError: the file cannot be opened.
+        CheckpointError: a file that is broken, holds code, or holds no mapping of dense tensors.
+        OSError: the file cannot be opened, or is none.
     """
-    broken = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError)
-    content: Any
-    with open(path, "rb") as file:  # here an OSError is the file's, below torch's word for broken
+    with opened(path) as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except broken as error:
-            reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"{path} is not a safe torch checkpoint: {reason}") from None
-    if isinstance(content, Mapping) and set(content) == {"state_dict"}:
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise CheckpointError(f"{path} holds no state_dict; save model.state_dict()")
-    return dict(content)
+            content, load = contents(file)
+            if isinstance(content, dict) and set(content) == {"state_dict"}:
+                content = content["state_dict"]
+            if not isinstance(content, dict):
+                raise CheckpointError("it holds no state_dict; save model.state_dict()")
+            _require_tensors(content)
+            storages = {view.storage: b"" for view in content.values()}
+            storages = {storage: load(storage) for storage in storages}
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is not a safe torch checkpoint: {error}") from None
+    return {name: _tensor(view, storages[view.storage]) for name, view in content.items()}
+
+
+def _require_tensors(content: Mapping[Any, Any]) -> None:
+    strange = [f"{printable(key, 60)!r}" for key in content if not isinstance(key, str)]
+    if strange:
+        raise CheckpointError(f"names that are no text: {some(strange)}")
+    others = [
+        f"{printable(name, 100)} is {getattr(value, 'kind', f'of type {type(value).__name__}')}"
+        for name, value in content.items()
+        if not isinstance(value, Tensor)
+    ]
+    if others:
+        raise CheckpointError(f"{some(others)}; save a state_dict of dense tensors")
+
+
+def _tensor(view: Tensor, storage: bytearray) -> torch.Tensor:
+    dtype = getattr(torch, view.dtype)
+    count = len(storage) // SIZES[view.dtype]
+    flat = (
+        torch.frombuffer(storage, dtype=dtype, count=count)
+        if count
+        else torch.empty(0, dtype=dtype)
+    )
+    tensor = flat.as_strided(view.shape, view.strides, view.offset)
+    tensor = tensor.conj() if view.conjugate else tensor
+    return torch._neg_view(tensor) if view.negative else tensor

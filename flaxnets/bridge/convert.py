@@ -4,8 +4,10 @@ Names follow the attributes of the modules, as in torch; `nnx.List`, `nnx.Dict` 
 `nnx.Sequential` count or name their entries as torch's containers do.
 """
 
+import collections
 import difflib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +17,21 @@ from einops import rearrange
 from flax import nnx
 
 from flaxnets.bridge.rules import Leaf, TorchOnly, rule
+from flaxnets.edge.message import LONGEST, MOST, printable, some
+
+DEEPEST = 3  # modules around a model that a checkpoint's names may tell of
 
 
 class BridgeError(ValueError):
-    """Weights that do not fit a model, or a file that does not hold any; one line says all."""
+    """Weights that do not fit a model, or a file that does not hold any; the message is one line.
+
+    Attributes:
+        findings: all that does not fit; the message names ten.
+    """
+
+    def __init__(self, message: str, findings: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class Entry(NamedTuple):
@@ -161,17 +174,16 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
             equal to the last bit, or left out, as Hugging Face leaves it out of files.
 
     Raises:
-        BridgeError: with every missing and unexpected name, every wrong shape and dtype and
-            every copy that differs from its weight; the model is then as it was.
+        BridgeError: its `findings` are every missing and unexpected name, every wrong shape and
+            dtype and every copy that differs from its weight; the model is then as it was.
 
     >>> from flaxnets import create
     >>> load_state_dict(create("mlp", seed=1), state_dict(create("mlp", seed=0)))
     """
-    findings, ready = _fitted(model, state)
-    if findings:
-        raise BridgeError("weights do not fit: " + "; ".join(findings))
+    findings, shown, pairs = _fitted(model, state)
+    raise_for("weights do not fit", findings, shown, ", or by flaxnets convert --verbose")
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
-        placed = [(entry.variable, jnp.array(array)) for entry, array in ready]
+        placed = [(entry.variable, jnp.array(_to_flax(entry, array))) for entry, array in pairs]
         for variable, weight in placed:
             variable.set_value(weight)
 
@@ -186,49 +198,130 @@ def weight_findings(model: nnx.Module, state: Mapping[str, Any]) -> list[str]:
     return _fitted(model, state)[0]
 
 
+def raise_for(what: str, findings: list[str], shown: list[str], also: str = "") -> None:
+    """A `BridgeError` of all findings that says the first ten of some, if there are any.
+
+    >>> numbers = [str(i) for i in range(12)]
+    >>> try:
+    ...     raise_for("numbers", numbers, numbers)
+    ... except BridgeError as error:
+    ...     print(error)
+    numbers: 0; 1; 2; 3; 4; 5; 6; 7; 8; 9 and 2 more (all in the error's `findings`)
+    """
+    if findings:
+        hint = f" (all in the error's `findings`{also})" if len(findings) > MOST else ""
+        raise BridgeError(f"{what}: {some(shown, '; ')}{hint}", findings)
+
+
 def _fitted(
     model: nnx.Module, state: Mapping[str, Any]
-) -> tuple[list[str], list[tuple[Entry, np.ndarray]]]:
-    """What does not fit a model, and what does, in Flax's layout."""
-    arrays = {name: as_numpy(value) for name, value in state.items()}
+) -> tuple[list[str], list[str], list[tuple[Entry, Any]]]:
+    """What does not fit a model, what to say of it, and the arrays that do fit."""
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        wrong = [f"a state_dict is a mapping of names to arrays, not of type {kind}"]
+        return wrong, wrong, []
+    given = {name: value for name, value in state.items() if isinstance(name, str)}
     wanted = {entry.name: entry for entry in entries(model)}
     torch_only = _torch_only(model)
     known = wanted.keys() | torch_only.keys()
-    findings = []
+    findings = [
+        f"a name of type {type(name).__name__}" for name in state if not isinstance(name, str)
+    ]
     for copy, source in tied(model).items():
-        if copy in arrays and source in arrays and not _same(arrays.pop(copy), arrays[source]):
+        if copy in given and source in given and not _same(given.pop(copy), given[source]):
             findings.append(f"{copy} differs from {source}, to which it is tied")
-    for name in known - arrays.keys():
-        findings.append(f"missing {name}")
-    for name in arrays.keys() - known:
-        near = difflib.get_close_matches(name, sorted(known - arrays.keys()), n=1)
-        findings.append(f"unexpected {name}" + (f" (near {near[0]})" if near else ""))
-    for name in torch_only.keys() & arrays.keys():
-        findings += _misfits(name, arrays[name], torch_only[name].shape, torch_only[name].dtype)
-    ready = {}
-    for name in wanted.keys() & arrays.keys():
-        entry, array = wanted[name], arrays[name]
+    for name in torch_only.keys() & given.keys():
+        findings += _misfits(name, given[name], torch_only[name].shape, torch_only[name].dtype)
+    pairs = [(entry, given[name]) for name, entry in wanted.items() if name in given]
+    for entry, value in pairs:
         dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
-        if misfits := _misfits(name, array, entry.torch_shape, dtype):
+        if misfits := _misfits(entry.name, value, entry.torch_shape, dtype):
             findings += misfits
-            continue
-        ready[name] = _arrange(array, entry.leaf.to_flax()).astype(entry.variable.dtype)
-        if dtype != entry.variable.dtype and not np.array_equal(ready[name].astype(dtype), array):
-            findings.append(f"{name} holds values that {entry.variable.dtype} does not")
-    return sorted(findings), [(wanted[name], array) for name, array in ready.items()]
+        elif dtype != entry.variable.dtype:
+            array = as_numpy(value)
+            if not np.array_equal(array.astype(entry.variable.dtype).astype(dtype), array):
+                findings.append(f"{entry.name} holds values that {entry.variable.dtype} does not")
+    findings.sort()
+    missing, unexpected = known - given.keys(), given.keys() - known
+    pattern, renamed = _renamed(unexpected, missing, len(given))
+    single = _strangers(unexpected - renamed.keys(), missing - {*renamed.values()})
+    shown = [pattern, *findings, *single] if pattern else findings + single
+    for theirs, ours in sorted(renamed.items()):
+        single += [f"unexpected {printable(theirs)} (near {ours})", f"missing {ours}"]
+    return findings + single, shown, pairs
 
 
-def _misfits(name: str, array: np.ndarray, shape: tuple, dtype: np.dtype) -> list[str]:
-    if array.shape != shape:
-        return [f"{name} has shape {array.shape}, not {shape}"]
-    if array.dtype != dtype:
-        return [f"{name} has dtype {array.dtype}, not {dtype}"]
+def _to_flax(entry: Entry, value: Any) -> np.ndarray:
+    return _arrange(as_numpy(value), entry.leaf.to_flax()).astype(entry.variable.dtype, copy=False)
+
+
+def _strangers(unexpected: set[str], missing: set[str]) -> list[str]:
+    """Names that are missing or unexpected, in turn."""
+    findings = []
+    lacking = sorted(missing)
+    turns = itertools.zip_longest(lacking, sorted(unexpected))
+    for place, (ours, theirs) in enumerate(turns):
+        near = _nearest(theirs, lacking) if theirs and place < MOST else ""
+        findings += [f"missing {ours}"] if ours else []
+        findings += [f"unexpected {printable(theirs)}{near}"] if theirs is not None else []
+    return findings
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """What it may have been meant to be, for the end of a finding.
+
+    Of names that share parts, since to compare two letter by letter takes a millisecond.
+    """
+    if len(name) > LONGEST:
+        return ""
+    parts = {*name.split(".")}
+    ranked = sorted(known, key=lambda one: (-len(parts & {*one.split(".")}), one))
+    near = difflib.get_close_matches(name, ranked[:MOST], n=1)
+    return f" (near {near[0]})" if near else ""
+
+
+def _renamed(unexpected: set[str], missing: set[str], count: int) -> tuple[str, dict[str, str]]:
+    """Which prefix most unexpected names have or lack, and those names without or with it."""
+    counts: collections.Counter = collections.Counter()
+    for sign, names, others in (
+        ("have the unexpected prefix", unexpected, missing),
+        ("lack the prefix", missing, unexpected),
+    ):
+        for name in names:
+            parts = name.split(".", DEEPEST)
+            for depth in range(1, len(parts)):
+                if ".".join(parts[depth:]) in others:
+                    counts[sign, ".".join(parts[:depth]) + "."] += 1
+    if not counts:
+        return "", {}
+    ((sign, prefix), most), *_ = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    if most < 2 or 2 * most < len(unexpected):
+        return "", {}
+    has = sign.startswith("have")
+    pairs = {name: name.removeprefix(prefix) if has else prefix + name for name in unexpected}
+    renamed = {theirs: ours for theirs, ours in pairs.items() if ours in missing}
+    who = f"all {count} names" if len(renamed) == count else f"{len(renamed)} of {count} names"
+    return f"{who} {sign} '{printable(prefix)}'", renamed
+
+
+def _misfits(name: str, value: Any, shape: tuple, dtype: np.dtype) -> list[str]:
+    """What of an array, which stays where it is, is not as it should be."""
+    if kind := _unlike(value):
+        return [f"{name} is {kind}"]
+    if tuple(value.shape) != shape:
+        return [f"{name} has shape {printable(tuple(value.shape))}, not {shape}"]
+    if (found := str(value.dtype).removeprefix("torch.")) != str(dtype):
+        return [f"{name} has dtype {printable(found)}, not {dtype}"]
     return []
 
 
-def _same(one: np.ndarray, other: np.ndarray) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two arrays are equal to the last bit, NaN included."""
-    return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+    if any(map(_unlike, (one, other))) or tuple(one.shape) != tuple(other.shape):
+        return False
+    one, other = as_numpy(one), as_numpy(other)
+    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
 def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
@@ -251,11 +344,37 @@ def in_dtype(model: nnx.Module, dtype: str) -> nnx.Module:
         return nnx.merge(graph, jax.tree.map(cast, state))
 
 
+def _unlike(value: Any) -> str:
+    """What something is that no array of NumPy can hold; empty for all others."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return ""
+    if not hasattr(value, "detach"):  # a torch tensor, whose package is not needed to say so
+        return f"of type {type(value).__name__}, not an array"
+    dtype = str(value.dtype).removeprefix("torch.")
+    if value.is_nested:
+        return "a nested tensor"
+    if value.is_quantized:
+        return f"a quantized tensor ({dtype})"
+    if value.is_meta:
+        return "a tensor on the device meta, without data"
+    if str(value.layout) != "torch.strided":
+        return f"a sparse tensor ({value.layout})"
+    own = getattr(np.sctypeDict.get(dtype), "__module__", None) == "numpy"
+    return "" if own or dtype == "bfloat16" else f"a tensor of dtype {dtype}, which NumPy lacks"
+
+
 def as_numpy(value: Any) -> np.ndarray:
-    """An array of NumPy, JAX or torch as NumPy's, with its dtype and bits."""
-    if isinstance(value, np.ndarray | jax.Array):
+    """An array of NumPy, JAX or torch as NumPy's, with its dtype and values.
+
+    Raises:
+        BridgeError: a tensor of torch that NumPy has no array for: sparse, quantized, nested, on
+            the device meta, of 8-bit floats.
+    """
+    if kind := _unlike(value):
+        raise BridgeError(f"no array of NumPy: {kind}")
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value)
-    value = value.detach().cpu()  # a torch tensor, whose package is not needed to say so
+    value = value.detach().cpu().resolve_conj().resolve_neg()
     if "bfloat16" in str(value.dtype):  # which torch cannot hand to NumPy itself
         return np.asarray(jax.dlpack.from_dlpack(value.contiguous()))
     return value.numpy()

@@ -13,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flaxnets.bridge.convert import BridgeError, Entry, _arrange, _misfits, as_numpy, entries
+from flaxnets.bridge.convert import (
+    BridgeError,
+    Entry,
+    _arrange,
+    _misfits,
+    _unlike,
+    as_numpy,
+    entries,
+    raise_for,
+)
+from flaxnets.edge.message import printable, some
 
 # Numbers that Flax holds once and torch once for each parameter.
 NUMBERS = ("step", "mu_product")
@@ -119,7 +129,8 @@ def load_optimizer_state_dict(
             default those of `opt_state`.
 
     Raises:
-        BridgeError: with everything that is missing, unexpected or of a wrong shape or dtype.
+        BridgeError: its `findings` are everything that is missing, unexpected or of a wrong shape
+            or dtype.
 
     >>> from flaxnets import create
     >>> from flaxnets.training import optimizers
@@ -130,15 +141,15 @@ def load_optimizer_state_dict(
     0
     """
     held, places = _held(opt_state), _places(model)
-    slots, given = _slots(held, places), state["state"]
-    findings = _group_findings(state["param_groups"], [entry.name for entry, _ in places])
+    slots, (given, groups) = _slots(held, places), _parts(state)
+    findings = _group_findings(groups, [entry.name for entry, _ in places])
     if step is not None and _counts(held):
         findings.append(f"step {step} is asked for, but this state counts its own; leave it out")
     begun = bool(given) or not _lazy(held)
     if begun:
         findings += _state_findings(held, slots, places, given)
-    if findings:
-        raise BridgeError("optimizer state does not fit: " + "; ".join(sorted(findings)))
+    findings.sort()
+    raise_for("optimizer state does not fit", findings, findings)
     taken = int(_number(held.step)) if step is None else step
     ready: dict[str, list[Any]] = {name: list(leaves) for name, leaves in slots.items()}
     numbers: dict[str, Any] = {}
@@ -148,12 +159,14 @@ def load_optimizer_state_dict(
                 ready[name][place] = _arrange(as_numpy(given[index][name]), entry.leaf.to_flax())
         numbers = {name: given[0][name] for name in _numbers(held)}
         # An SGD with a buffer has taken its first step, which dampens nothing.
-        taken = int(_number(numbers["step"])) if _counts(held) else max(taken, 1)
+        taken = int(_told(numbers["step"])) if _counts(held) else max(taken, 1)
     elif slots:
         ready = {name: [np.zeros_like(leaf) for leaf in leaves] for name, leaves in slots.items()}
         numbers, taken = {"mu_product": np.ones((), np.float32)}, 0
     if "mu_product" in held._fields:
-        ready["mu_product"] = [as_numpy(numbers["mu_product"])]
+        product = numbers["mu_product"]
+        array = np.float32(product) if isinstance(product, float) else as_numpy(product)
+        ready["mu_product"] = [array.reshape(())]
     ready["step"] = [np.int32(taken)]
     with jax.enable_x64(True):  # else float64 slots would arrive as float32
         trees = {
@@ -244,14 +257,61 @@ def _require_same_kind(held: Any, made: Any) -> None:
         )
 
 
+def _parts(state: Any) -> tuple[Mapping[int, Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The two parts of torch's format, as it nests them.
+
+    Raises:
+        BridgeError: what torch.optim's `state_dict()` never is.
+    """
+    given, groups = (
+        state.get(part) if isinstance(state, Mapping) else None
+        for part in ("state", "param_groups")
+    )
+    if (
+        not isinstance(given, Mapping)
+        or not all(isinstance(own, Mapping) for own in given.values())
+        or not isinstance(groups, list | tuple)
+        or not all(isinstance(group, Mapping) for group in groups)
+    ):
+        raise BridgeError(
+            "no optimizer state: torch's is {'state': {0: {...}, ...}, 'param_groups': [{...}]}"
+        )
+    return given, list(groups)
+
+
 def _group_findings(groups: list[Mapping[str, Any]], names: list[str]) -> list[str]:
     if len(groups) != 1:
         return [f"{len(groups)} param_groups, not 1"]
     (group,) = groups
-    if len(group["params"]) != len(names):
-        return [f"{len(group['params'])} parameters, not {len(names)}"]
-    pairs = zip(group.get("param_names", names), names, strict=True)
-    return [f"{theirs} in the place of {ours}" for theirs, ours in pairs if theirs != ours]
+    numbers, given = group.get("params"), group.get("param_names", names)
+    for what, own in (("parameters", numbers), ("param_names", given)):
+        if not isinstance(own, list | tuple):
+            return [f"{what} are of type {type(own).__name__}, not a list"]
+        if len(own) != len(names):
+            return [f"{len(own)} {what}, not {len(names)}"]
+    if any(not _is_index(one) or one != place for place, one in enumerate(numbers)):
+        return [f"parameters are not numbered from 0 to {len(names) - 1}, but {some(numbers)}"]
+    pairs = zip(given, names, strict=True)
+    return [
+        f"{printable(theirs)} in the place of {ours}"
+        for theirs, ours in pairs
+        if not isinstance(theirs, str) or theirs != ours
+    ]
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _told(value: Any) -> float:
+    """The number that a number or an array of one is; NaN for all else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) < 2**1023 else np.nan
+    if _unlike(value):
+        return np.nan
+    array = as_numpy(value)
+    real = array.dtype.kind in "iuf" or array.dtype.name == "bfloat16"
+    return float(array.reshape(())) if real and array.size == 1 else np.nan
 
 
 def _state_findings(
@@ -261,22 +321,30 @@ def _state_findings(
     given: Mapping[int, Mapping[str, Any]],
 ) -> list[str]:
     known = {index: entry.name for index, (entry, _) in enumerate(places)}
-    findings = [f"unexpected parameter {index}" for index in given.keys() - known.keys()]
+    findings = [
+        f"unexpected parameter {printable(repr(index))}"
+        for index in given
+        if not _is_index(index) or index not in known
+    ]
     wanted = {*slots, *_numbers(held)}
     for index, (entry, place) in enumerate(places):
         own = given.get(index, {})
         findings += [f"missing {name} of {entry.name}" for name in wanted - own.keys()]
-        findings += [f"unexpected {name} of {entry.name}" for name in own.keys() - wanted]
+        findings += [
+            f"unexpected {printable(name)} of {entry.name}" for name in own.keys() - wanted
+        ]
         for name in slots.keys() & own.keys():
             target, label = slots[name][place], f"{name} of {entry.name}"
             shape = _arrange(np.empty(target.shape, np.bool_), entry.leaf.to_torch()).shape
-            findings += _misfits(label, as_numpy(own[name]), shape, target.dtype)
+            findings += _misfits(label, own[name], shape, target.dtype)
     for name in _numbers(held):
-        values = {_number(own[name]) for own in given.values() if name in own}
-        if len(values) > 1:
-            found = ", ".join(f"{value:g}" for value in sorted(values))
+        values = {_told(own[name]) for own in given.values() if name in own}
+        if np.nan in values:  # which `_told` makes of what is none
+            findings.append(f"{name} is no number")
+        elif len(values) > 1:
+            found = some(f"{value:g}" for value in sorted(values))
             findings.append(f"{name} differs between parameters: {found}")
         if name == "step":
-            counts = [value for value in values if value >= 0 and value.is_integer()]
-            findings += [f"step {value} is not a count" for value in values - {*counts}]
+            counts = [value for value in values if 0 <= value < 2**31 and value.is_integer()]
+            findings += [f"step {value} is not a count" for value in values - {*counts, np.nan}]
     return findings

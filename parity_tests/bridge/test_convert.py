@@ -1,5 +1,6 @@
 """Weights by torch's names: strict, complete, every dtype, and nothing changed on error."""
 
+import time
 from typing import ClassVar
 
 import jax
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 
 import flaxnets
 from flaxnets import bridge, layers
+from flaxnets.bridge.convert import as_numpy, entries
+from parity_tests import fuzz
+from parity_tests.tensors import CARRIED, LEFT, make, states
 from torch_ref.arrays import tensors
 
 
@@ -163,3 +167,130 @@ def test_any_convolution_round_trips(channels, groups, dims, data):
     bridge.load_state_dict(model, state)
     for name, value in bridge.state_dict(model).items():
         np.testing.assert_array_equal(value.view(np.uint32), state[name].view(np.uint32))
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_kinds_of_tensors_that_numpy_lacks(kind):
+    """A tensor that no array can hold is named with its key, and the model stays as it was."""
+    model = layers.Linear(2, 3, rngs=nnx.Rngs(0))
+    before = bridge.state_dict(model)
+    with pytest.raises(bridge.BridgeError, match=rf"weight is a .*{kind.split()[0]}") as caught:
+        bridge.load_state_dict(model, {"weight": make(kind), "bias": torch.ones(3)})
+    fuzz.require_line(str(caught.value))
+    with pytest.raises(bridge.BridgeError, match="no array of NumPy: a "):
+        as_numpy(make(kind))
+    for name, value in bridge.state_dict(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("kind", CARRIED)
+def test_kinds_of_tensors_that_numpy_has(kind):
+    """Any other tensor becomes the array of its values: conjugate, negative, strided."""
+    tensor = make(kind)
+    array = as_numpy(tensor)
+    assert (str(tensor.dtype), tensor.shape) == (f"torch.{array.dtype}", array.shape)
+    np.testing.assert_array_equal(array.astype(complex).tolist(), tensor.tolist())
+
+
+def test_huge_views_take_no_memory():
+    """A view of one number as 2^40 is refused by its shape, without being written out."""
+    model, huge = layers.Linear(2, 3, rngs=nnx.Rngs(0)), torch.ones(1).bfloat16().expand(1 << 40)
+    with fuzz.memory_below(32 << 20), pytest.raises(bridge.BridgeError, match="weight has shape"):
+        bridge.load_state_dict(model, {"weight": huge, "bias": huge})
+    shared = Shared(nnx.Rngs(0))
+    with (
+        fuzz.memory_below(32 << 20),
+        pytest.raises(bridge.BridgeError, match=r"out\.weight differs"),
+    ):
+        bridge.load_state_dict(shared, {"table.weight": huge, "out.weight": torch.ones(1)})
+
+
+@pytest.fixture(scope="module")
+def bert():
+    """BERT-base's shapes, and arrays of these shapes that take no memory."""
+    model = nnx.eval_shape(lambda: flaxnets.create("bert"))
+    return model, {
+        entry.name: np.broadcast_to(np.float32(0), entry.torch_shape) for entry in entries(model)
+    }
+
+
+def _without_prefix(name):
+    return name.removeprefix("bert.")
+
+
+@pytest.mark.parametrize(
+    ("rename", "said"),
+    [
+        (_without_prefix, "197 of 202 names lack the prefix 'bert.' (all"),
+        (lambda name: f"module.{name}", "all 202 names have the unexpected prefix 'module.' (all"),
+        (lambda name: f"_orig_mod.{name}", "all 202 names have the unexpected prefix '_orig_mod.'"),
+        (
+            lambda name: f"a.model.{name}",
+            "all 202 names have the unexpected prefix 'a.model.' (all",
+        ),
+        (
+            lambda name: name.replace("layer", "layr"),
+            "unexpected bert.encoder.layr.0.attention.output.LayerNorm.bias (near "
+            "bert.encoder.layer.0.attention.output.LayerNorm.bias)",
+        ),
+        (lambda name: f"{name}\x1b[2J", "; missing bert.embeddings.LayerNorm.weight; unexpected"),
+    ],
+)
+def test_many_findings_are_one_short_line(bert, rename, said):
+    """What names have in common comes first, ten findings follow, and `findings` has them all."""
+    model, arrays = bert
+    state = {rename(name): value for name, value in arrays.items()}
+    start = time.process_time()
+    with pytest.raises(bridge.BridgeError) as caught:
+        bridge.load_state_dict(model, state)
+    assert time.process_time() - start < 2
+    fuzz.require_line(str(caught.value))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 1500
+    assert "(all in the error's `findings`, or by flaxnets convert --verbose)" in str(caught.value)
+    findings = caught.value.findings
+    assert len(findings) == len(arrays.keys() ^ state.keys())
+    for finding in findings:
+        fuzz.require_line(finding)
+    missing = {finding.removeprefix("missing ") for finding in findings if finding[:1] == "m"}
+    assert missing == arrays.keys() - state.keys()
+
+
+def test_part_of_a_checkpoint_lacks_a_prefix(bert):
+    """A checkpoint of the encoder alone lacks the prefix, and what the heads lack is said."""
+    model, arrays = bert
+    state = {_without_prefix(name): x for name, x in arrays.items() if name[:5] == "bert."}
+    with pytest.raises(
+        bridge.BridgeError, match=r"all 197 names lack the prefix 'bert\.'; missing cls"
+    ):
+        bridge.load_state_dict(model, state)
+
+
+def test_no_mapping():
+    """What is no mapping of names is one line."""
+    model = layers.Linear(2, 3, rngs=nnx.Rngs(0))
+    for state in (None, [torch.ones(3)], torch.ones(3), "weight"):
+        with pytest.raises(
+            bridge.BridgeError, match="a state_dict is a mapping of names to arrays"
+        ):
+            bridge.load_state_dict(model, state)
+
+
+def test_any_state_dict(record_property, capfd):
+    """Any mapping of anything to anything loads to the bit, or is one line and changes nothing."""
+    model = layers.Linear(2, 3, rngs=nnx.Rngs(0))
+
+    def check(state):
+        before = bridge.state_dict(model)
+        with fuzz.one_line(bridge.BridgeError):
+            try:
+                bridge.load_state_dict(model, state)
+            except bridge.BridgeError:
+                state = before
+                raise
+            finally:
+                for name, value in bridge.state_dict(model).items():
+                    np.testing.assert_array_equal(value, as_numpy(state[name]))
+
+    fuzz.attack("state_dicts", states, check, 200, record_property)
+    assert capfd.readouterr() == ("", "")

@@ -9,12 +9,15 @@ import optax
 import pytest
 import torch
 from flax import nnx
+from hypothesis import strategies as st
 
 import flaxnets
 from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity.compare import compare
 from flaxnets.training import Phase, TrainStep, clipping, objectives, optimizers, schedules
+from parity_tests import fuzz
+from parity_tests.tensors import CARRIED, LEFT, NONE, make
 from torch_ref.arrays import optimizer_tensors, tensors
 from torch_ref.training.optimizers import BY_NAME
 
@@ -395,3 +398,140 @@ def test_sgd_is_told_its_step():
         assert int(loaded.step) == own
         loaded = bridge.load_optimizer_state_dict(model, fresh, torchs, step=6)
         assert int(loaded.step) == 6
+
+
+def _drawn_from(odd):
+    """Spoil a state: put something odd in the place that the keys lead to."""
+
+    def spoil(state, keys):
+        *way, last = keys
+        for key in way:
+            state = state[key]
+        state[last] = odd
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("keys", "odd", "said"),
+    [
+        (["state"], [], "no optimizer state: torch's is"),
+        (["state"], None, "no optimizer state: torch's is"),
+        (["state", 0], 3, "no optimizer state: torch's is"),
+        (["param_groups"], {}, "no optimizer state: torch's is"),
+        (["param_groups"], [1], "no optimizer state: torch's is"),
+        (["param_groups", 0, "params"], None, "parameters are of type NoneType, not a list"),
+        (["param_groups", 0, "params"], [1, 0], "not numbered from 0 to 1, but 1, 0"),
+        (["param_groups", 0, "params"], ["0", "1"], "not numbered from 0 to 1, but 0, 1"),
+        (["param_groups", 0, "param_names"], ["W1"], "1 param_names, not 2"),
+        (["param_groups", 0, "param_names"], ["W1", "\x1b"], r"\x1b in the place of W2"),
+        (["state", "0"], {}, "unexpected parameter '0'"),
+        (["state", 0, 5], 1, "unexpected 5 of W1"),
+        (["state", 0, "exp_avg"], None, "exp_avg of W1 is of type NoneType, not an array"),
+        (["state", 0, "exp_avg"], make("sparse"), "exp_avg of W1 is a sparse tensor"),
+        (["state", 0, "step"], "2", "step is no number"),
+        (["state", 0, "step"], np.ones(2), "step is no number"),
+        (["state", 0, "step"], 10**400, "step is no number"),
+        (["state", 0, "step"], np.float32("inf"), "step inf is not a count"),
+        (["state", 0, "step"], 2.0**31, "step 2147483648.0 is not a count"),
+    ],
+    ids=str,
+)
+def test_odd_parts_are_one_line(keys, odd, said):
+    """A part of another type, length, order or range is named, and the state stays as it was."""
+    model, state, torchs = _adam_state()
+    _drawn_from(odd)(torchs, keys)
+    before = jax.tree.map(np.asarray, state)
+    with pytest.raises(bridge.BridgeError) as caught:
+        bridge.load_optimizer_state_dict(model, state, torchs)
+    assert said in str(caught.value)
+    fuzz.require_line(str(caught.value))
+    jax.tree.map(np.testing.assert_array_equal, before, state)
+
+
+def test_no_state_at_all():
+    """What is no mapping, or lacks a part, is one line."""
+    model, state, torchs = _adam_state()
+    for given in (None, [], {}, {"state": torchs["state"]}, {"param_groups": []}):
+        with pytest.raises(bridge.BridgeError, match="no optimizer state: torch's is"):
+            bridge.load_optimizer_state_dict(model, state, given)
+
+
+def test_many_findings_are_one_short_line():
+    """Ten findings are named and all are kept."""
+    model = nnx.eval_shape(lambda: flaxnets.create("bert"))
+    state = nnx.eval_shape(lambda: optimizers.adam().init(_params(model)))
+    groups = [{"params": list(range(len(entries(model))))}]
+    with pytest.raises(bridge.BridgeError) as caught:
+        bridge.load_optimizer_state_dict(model, state, {"state": {0: {}}, "param_groups": groups})
+    assert len(caught.value.findings) == 3 * len(entries(model))
+    assert len(str(caught.value)) < 1500
+    assert "more (all in the error's `findings`)" in str(caught.value)
+
+
+ODD = st.one_of(
+    st.sampled_from([*CARRIED, *LEFT]).map(make),
+    st.sampled_from([*NONE, 0, -1, 2.0, 1 << 31, 10**400, float("nan"), np.float32(2), (0, 1)]),
+)
+
+
+@st.composite
+def spoilt(draw, state):
+    """A state with one to three of its parts replaced, removed, renamed or added."""
+    state = copy.deepcopy(state)
+    for _ in range(draw(st.integers(1, 3))):
+        places = [*_places(state)]
+        parent, key = places[draw(st.integers(0, len(places) - 1))]
+        kind = draw(st.sampled_from(["replace", "replace", "remove", "rename", "add", "other"]))
+        if kind == "replace":
+            parent[key] = draw(ODD)
+        elif kind == "other":
+            from_, name = places[draw(st.integers(0, len(places) - 1))]
+            parent[key] = copy.deepcopy(from_[name])
+        elif kind == "remove":
+            del parent[key]
+        elif isinstance(parent, list):
+            parent.insert(key, draw(ODD))
+        else:
+            name = draw(
+                st.sampled_from([0, 1, 2, "0", "step", "exp_avg", "", "\x1b[2J", None, 0.5])
+            )
+            parent[name] = parent.pop(key) if kind == "rename" else draw(ODD)
+        if not state:
+            break
+    return draw(ODD) if draw(st.integers(0, 19)) == 0 else state
+
+
+def _places(node):
+    for key in range(len(node)) if isinstance(node, list) else list(node):
+        yield node, key
+        if isinstance(node[key], list | dict):
+            yield from _places(node[key])
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "nadam", "adagrad"])
+def test_any_state(name, record_property, capfd):
+    """A spoilt state is one line and changes nothing, or loads, and goes on as it says."""
+    model = flaxnets.create("linear_network")
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    optimizer = optimizers.BY_NAME[name](**options)
+    fresh = optimizer.init(_params(model))
+    taken = fresh._replace(step=jnp.int32(2))
+    torchs = bridge.optimizer_state_dict(model, taken, optimizers.BY_NAME[name], **options)
+    before = jax.tree.map(np.asarray, fresh)
+
+    def check(state):
+        after = None
+        with fuzz.one_line(bridge.BridgeError):
+            after = bridge.load_optimizer_state_dict(model, fresh, state)
+        jax.tree.map(np.testing.assert_array_equal, before, fresh)
+        if after is not None:
+            assert jax.tree.structure(after) == jax.tree.structure(fresh)
+            there = bridge.optimizer.optimizer_slots(model, after)
+            for index, own in state["state"].items():
+                for slot in own.keys() - {"step", "mu_product"}:
+                    found = bridge.convert.as_numpy(own[slot])
+                    np.testing.assert_array_equal(there[index][slot], found)
+
+    fuzz.attack("optimizer states", spoilt(torchs), check, 60, record_property)
+    assert capfd.readouterr() == ("", "")
