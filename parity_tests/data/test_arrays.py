@@ -101,7 +101,7 @@ class Payload:
         ({"inputs": ROWS.astype(str), "targets": LABELS}, "inputs is of <U.*, not of numbers"),
         (
             {"inputs": np.array([[Payload()]]), "targets": LABELS[:1]},
-            "plain arrays: Object arrays can",
+            "inputs is of object, not of numbers",
         ),
         ({"inputs": ROWS * np.nan, "targets": LABELS}, r"inputs holds nan at \(0, 0\)"),
         ({"inputs": ROWS + 1e40, "targets": LABELS}, r"holds 1e\+40 at \(0, 0\), which is no fini"),

@@ -20,7 +20,7 @@ def test_english():
     assert len(found.test_targets) == -(-len(SENTENCES) // 6)
     parts = [(found.train_inputs, found.train_targets), (found.test_inputs, found.test_targets)]
     counts = [0, 0]
-    for i, (words, tags) in enumerate(SENTENCES):
+    for i, (words, tags, _) in enumerate(SENTENCES):
         part = int(i % 6 == 0)
         (tokens, lengths), targets = parts[part]
         row, counts[part] = counts[part], counts[part] + 1
@@ -45,7 +45,7 @@ def test_unknown():
 
 def test_no_overlap():
     """No sentence occurs twice, so that none of the test is trained on."""
-    written = [" ".join(words).lower() for words, _ in SENTENCES]
+    written = [" ".join(sentence.words).lower() for sentence in SENTENCES]
     assert len(set(written)) == len(written)
 
 
@@ -66,7 +66,7 @@ def test_ambiguous():
     """Many words have several tags, as in real English, and 16 of the 17 tags occur."""
     tags = defaultdict(set)
     for sentence in SENTENCES:
-        for word, tag in zip(*sentence, strict=True):
+        for word, tag in zip(sentence.words, sentence.tags, strict=True):
             tags[word.lower()].add(tag)
     for word in ("run", "light", "book", "watch", "work", "help", "water"):
         assert tags[word] >= {"NOUN", "VERB"}
@@ -91,7 +91,7 @@ def test_folder(folder):
     found = data.load("mine", folder)
     assert len(found.train_targets) == 40
     assert len(found.test_targets) == 10
-    assert found.test_inputs[1].tolist() == [len(words) for words, _ in SENTENCES[50:60]]
+    assert found.test_inputs[1].tolist() == [len(one.words) for one in SENTENCES[50:60]]
 
 
 def test_file(folder):
