@@ -33,7 +33,7 @@ UPOS = (
     "X",
 )
 COLUMNS = 10
-OBJECTS = 16  # bytes of memory that a byte of a file takes at most, as texts of lines and words
+OBJECTS = 24  # bytes of memory that a byte of a file takes at most, as texts of lines and words
 
 
 class Sentence(NamedTuple):

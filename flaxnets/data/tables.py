@@ -22,8 +22,9 @@ TARGET = "target"  # the column of this name, or the last one
 LARGEST = float(np.finfo(np.float32).max)
 NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 # Bytes of memory, at most: of a byte of a file, which is held as bytes and as two texts; of a cell,
-# as a float32 of its file, of all files and of its part; of a row, as its line and target.
-TEXT, CELL, ROW = 9, 12, 128
+# as a float32 of its file, of all files and of its part; of a row, as its line and target; of a
+# column, as its name and a cell's text.
+TEXT, CELL, ROW, COLUMN = 9, 12, 128, 128
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def _parse(path: Path, memory: Memory) -> _Table:
         for cells in rows:
             if not header:
                 header = [cell.strip() for cell in cells]
+                memory.take(COLUMN * len(header), f"{path}:{line}")
                 _check_header(where, header)
                 place = header.index(TARGET) if TARGET in header else len(header) - 1
             elif cells:

@@ -17,7 +17,7 @@ from flaxnets.edge.message import printable
 
 STEPS = 32  # words a passage
 LEAST = 5  # times that a word occurs in training; what is rarer is UNKNOWN
-OBJECTS = 32  # bytes of memory that a byte of a file takes at most, as texts of words
+OBJECTS = 48  # bytes of memory that a byte of a file takes at most, as texts of words
 HELD_OUT = 10  # every tenth topic or file, or the last tenth of a single file
 
 

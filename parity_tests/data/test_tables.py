@@ -188,7 +188,8 @@ def test_limit_is_kept(tmp_path):
         ("1,\N{SNOWMAN}\n", 40_000),
     ):
         path.write_text(",".join(f"c{i}" for i in range(row.count(",") + 1)) + "\n" + row * rows)
-        limit = 9 * path.stat().st_size + rows * (12 * (row.count(",") + 1) + 128)
+        columns = row.count(",") + 1
+        limit = 9 * path.stat().st_size + rows * (12 * columns + 128) + 128 * columns
         with memory_below(limit + (2 << 20)):
             assert len(data.load("mine", path, limit).test_inputs) == rows / 5
         with pytest.raises(
