@@ -141,7 +141,10 @@ def _opened(file: BinaryIO) -> Any:
     pillow = package("PIL.Image", "Pillow")
     with FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", pillow.DecompressionBombWarning)  # of a size we refuse
-        return pillow.open(file, formats=FORMATS)
+        try:
+            return pillow.open(file, formats=FORMATS)
+        except pillow.UnidentifiedImageError:
+            raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
 
 
 def _decoded(paths: list[Path]) -> Lazy:
@@ -166,15 +169,15 @@ def _images(folder: Path) -> Iterator[Path]:
     while left:
         for entry in _listed(left.pop()):
             path = Path(entry)
-            if entry.is_dir():
-                if not entry.is_symlink():  # which might lead in a circle
-                    left.append(path)
+            if entry.is_dir(follow_symlinks=False):  # a link might lead in a circle
+                left.append(path)
             elif path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
                 yield path
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    found = sorted(Path(entry) for entry in _listed(folder) if entry.is_dir())
+    # Unlike DirEntry.is_dir, Path.is_dir does not raise for links in a circle.
+    found = sorted(path for path in map(Path, _listed(folder)) if path.is_dir())
     return [path for path in found if not path.name.startswith((".", "__"))]
 
 
