@@ -24,7 +24,7 @@ from flaxnets.edge.files import atomic
 from flaxnets.engines import Engine, FlaxEngine, TorchEngine
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe
-from flaxnets.session import Place, Session, newest, primary, restore
+from flaxnets.session import GIB, Place, Session, newest, primary, restore
 from flaxnets.swap import handover
 from flaxnets.training import mesh as meshes
 from flaxnets.training.loop import TrainingError
@@ -83,7 +83,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError(f"{out} is there and not empty; choose another folder")
     if not spec.task:
         raise TrainingError(f"{spec.name}: {spec.twin} has nothing that it is trained towards")
-    chosen, digest = _data(spec, recipe)
+    chosen, digest = _data(spec, recipe, int(place.data_limit * GIB))
     if told and told.data not in (None, digest) and not place.other_data:
         raise TrainingError(
             f"the data of {place.resume} has changed; go on with it all the same by --other-data"
@@ -181,13 +181,13 @@ def _hand_over(
     handover.write(out / "handover", state)
 
 
-def _data(spec: specs.Spec, recipe: Recipe) -> tuple[data.Dataset, str]:
+def _data(spec: specs.Spec, recipe: Recipe, limit: int) -> tuple[data.Dataset, str]:
     """The data as it fits the network, and its digest before that."""
     name = recipe.data_dir.name if recipe.data_dir else recipe.data or spec.data
-    chosen = data.load(name, recipe.data_dir)
+    chosen = data.load(name, recipe.data_dir, limit)
     digest = chosen.digest()
     _check_targets(spec, chosen)
-    chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
+    chosen = data.fit(chosen, spec.examples(1), spec.targets(1), limit)
     wanted = spec.targets(1)
     if wanted and wanted.axes != "bt" and chosen.train_targets.shape[1:] != wanted.shape[1:]:
         raise data.DataError(

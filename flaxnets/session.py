@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -29,6 +30,7 @@ from flaxnets.training.progress import ProgressLog
 from flaxnets.training.tensorboard import TensorBoardLog
 
 SECONDS_BETWEEN_SAVES = 60.0  # where the recipe does not say after how many steps
+GIB = 1 << 30  # bytes
 PARTS = 10  # checkpoints of a run of several processes, whose clocks differ
 PROFILED = 20  # steps in a trace
 # The figure that says which of several evaluations is best.
@@ -57,6 +59,8 @@ class Place:
         profile: write a trace of a few steps, for TensorBoard or Perfetto.
         tensorboard: write event files beside the metrics.
         other_data: go on with a run on data that is not what it was.
+        data_limit: GiB that a data set that is read from files may take in memory; 4 if nothing
+            is said.
     """
 
     platform: Literal["cpu", "gpu", "tpu"] | None = None
@@ -68,6 +72,11 @@ class Place:
     profile: bool = False
     tensorboard: bool = False
     other_data: bool = False
+    data_limit: float = data.LIMIT / GIB
+
+    def __post_init__(self) -> None:
+        if not 0 < self.data_limit < math.inf:
+            raise TrainingError(f"data_limit {self.data_limit} is not a positive number of GiB")
 
 
 class StoppedError(RuntimeError):

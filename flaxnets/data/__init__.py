@@ -15,12 +15,14 @@ from flaxnets.data import (
     tagging,
     text,
 )
-from flaxnets.data.dataset import DataError, Dataset, fit, fit_to
+from flaxnets.data.dataset import LIMIT, DataError, Dataset, fit, fit_to
 from flaxnets.data.lazy import Lazy
 from flaxnets.data.resident import Resident, fits, gather
 from flaxnets.data.sampler import batches, order
+from flaxnets.edge.message import printable
 
 __all__ = [
+    "LIMIT",
     "DataError",
     "Dataset",
     "Lazy",
@@ -50,7 +52,7 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
     "co2": series.co2,
 }
 
-READERS: dict[str, Callable[[list[Path], str], Dataset]] = {
+READERS: dict[str, Callable[[list[Path], str, int], Dataset]] = {
     ".npz": arrays.read,
     ".csv": tables.read,
     ".conllu": tagging.read,
@@ -67,7 +69,7 @@ def names() -> tuple[str, ...]:
     return tuple(LOADERS)
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+def load(name: str, data_dir: str | Path | None = None, limit: int = LIMIT) -> Dataset:
     """A data set by name, or from files.
 
     Args:
@@ -77,34 +79,44 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
             a *.csv or *.conllu file, or a folder with one of train and one of test in its name;
             a *.txt file, or a folder of them; None for the place that the data set is installed
             in. Of a folder with several of these the first kind is read.
+        limit: bytes of memory that a data set from files may take; images are read one by one,
+            when they are asked for.
 
     Raises:
-        DataError: an unknown name, a missing package or file, or a broken file.
+        DataError: an unknown name, a missing package or file, or a broken or too large file.
 
     >>> load("digits").train_inputs.shape[1:]
     (8, 8, 1)
     """
     if data_dir is not None:
-        return _read(name, Path(data_dir))
+        return _read(name, Path(data_dir), limit)
     if name not in LOADERS:
         raise DataError(
-            f"data set {name!r} is unknown; use one of {', '.join(LOADERS)}, or give data_dir"
+            f"data set '{printable(name)}' is unknown; use one of {', '.join(LOADERS)}, "
+            "or give data_dir"
         )
     return LOADERS[name]()
 
 
-def _read(name: str, path: Path) -> Dataset:
+def _read(name: str, path: Path, limit: int) -> Dataset:
     """From files of the first kind that is there."""
-    if path.is_dir():
-        if any(path.glob("*ubyte*")):
-            return idx.read_folder(name, path)
+    where = printable(path)
+    try:
+        is_folder = path.is_dir()
+        found = sorted(path.iterdir()) if is_folder else [path]
+    except OSError as error:
+        raise DataError(f"data_dir {where} cannot be read: {error.strerror}") from None
+    if is_folder:
+        if any("ubyte" in one.name for one in found):
+            return idx.read_folder(name, path, limit)
         if images.is_folder(path):
             return images.read(path, name)
     for ending, read in READERS.items():
-        files = sorted(path.glob(f"*{ending}")) if path.is_dir() else [path]
-        if files and files[0].suffix == ending:
-            return read(files, name)
+        if files := [one for one in found if one.suffix == ending]:
+            return read(files, name, limit)
     endings = ", ".join(f"*{ending}" for ending in READERS)
-    if not path.is_dir():
-        raise DataError(f"data_dir {path} is not a folder, nor one of {endings}")
-    raise DataError(f"{path} holds no IDX files (*-ubyte), no folders of images, none of {endings}")
+    if not is_folder:
+        raise DataError(f"data_dir {where} is not a folder, nor one of {endings}")
+    raise DataError(
+        f"{where} holds no IDX files (*-ubyte), no folders of images, none of {endings}"
+    )

@@ -3,17 +3,28 @@
 Axes: n examples, f features, h w pixels, c channels, o outputs.
 """
 
+import io
+import math
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from flaxnets.data.dataset import DataError, Dataset, fifth
+from flaxnets.data.dataset import LIMIT, DataError, Dataset, Memory, fifth
+from flaxnets.data.files import fill
+from flaxnets.edge.files import opened
+from flaxnets.edge.message import printable, some
 
 WHOLE = ("inputs", "targets")
 PARTS = ("train_inputs", "train_targets", "test_inputs", "test_targets")
+FLOATS = 8  # bytes of memory for an element beside itself: a float32, and one of its split
+LENGTHS = {(1, 0): 2, (2, 0): 4, (3, 0): 4}  # bytes of a header's length, by version
+LONGEST = 10_000  # bytes of a header, as for NumPy
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of NumPy; others unpack all at once
 
 
-def read(files: list[Path], name: str) -> Dataset:
+def read(files: list[Path], name: str, limit: int = LIMIT) -> Dataset:
     """The arrays `inputs` and `targets`, or both of them as train_ and test_, of one archive.
 
     Inputs are rows (n, f) or images (n, h, w) or (n, h, w, c); those of unsigned bytes are
@@ -23,9 +34,10 @@ def read(files: list[Path], name: str) -> Dataset:
     Args:
         files: a single one.
         name: of the data set.
+        limit: bytes of memory that it may take.
 
     Raises:
-        DataError: several files, a broken one, or arrays that are none of these.
+        DataError: several files, a broken or too large one, or arrays that are none of these.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -35,58 +47,87 @@ def read(files: list[Path], name: str) -> Dataset:
     >>> found.train_inputs.shape, found.test_targets, found.num_classes
     ((8, 10), array([0, 1], dtype=int32), 2)
     """
+    where = printable(files[0])
     if len(files) != 1:
-        raise DataError(f"{files[0].parent} has {len(files)} *.npz files; want one")
-    path = files[0]
-    arrays = _load(path)
-    if set(arrays) not in (set(WHOLE), set(PARTS)):
-        raise DataError(
-            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; "
-            f"want {' and '.join(WHOLE)}, or {', '.join(PARTS)}"
-        )
+        raise DataError(f"{printable(files[0].parent)} has {len(files)} *.npz files; want one")
+    arrays = _load(files[0], Memory(limit))
     fitted = {
-        key: (_inputs if key.endswith("inputs") else _targets)(f"{path}: {key}", arrays[key])
-        for key in arrays
+        key: (_inputs if key.endswith("inputs") else _targets)(f"{where}: {key}", arrays.pop(key))
+        for key in tuple(arrays)
     }
-    if set(arrays) == set(WHOLE):
-        _check_pair(path, fitted["inputs"], fitted["targets"])
-        held_out = fifth(fitted["targets"], path)
+    if set(fitted) == set(WHOLE):
+        _check_pair(where, fitted["inputs"], fitted["targets"])
+        held_out = fifth(fitted["targets"], files[0])
         train, test = ([fitted[key][rows] for key in WHOLE] for rows in (~held_out, held_out))
     else:
         train, test = [fitted[key] for key in PARTS[:2]], [fitted[key] for key in PARTS[2:]]
-        for what, some, others in zip(WHOLE, train, test, strict=True):
-            if (some.shape[1:], some.dtype) != (others.shape[1:], others.dtype):
+        for what, own, others in zip(WHOLE, train, test, strict=True):
+            if (own.shape[1:], own.dtype) != (others.shape[1:], others.dtype):
                 raise DataError(
-                    f"{path}: train_{what} are {some.dtype} {some.shape[1:]} each, "
+                    f"{where}: train_{what} are {own.dtype} {own.shape[1:]} each, "
                     f"test_{what} {others.dtype} {others.shape[1:]}"
                 )
-        _check_pair(path, *train)
-        _check_pair(path, *test)
+        _check_pair(where, *train)
+        _check_pair(where, *test)
     labelled = train[1].dtype == np.int32
     classes = int(max(train[1].max(), test[1].max())) + 1 if labelled else None
     return Dataset(name, train[0], train[1], test[0], test[1], num_classes=classes)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path, memory: Memory) -> dict[str, np.ndarray]:
+    """The arrays of an archive, each of which is counted before it is unpacked."""
+    where = printable(path)
     try:
-        with open(path, "rb") as file:  # by us, as NumPy leaves a broken one open
+        with opened(path) as file:
             if file.read(2) != b"PK":
                 raise ValueError("it does not begin as a zip file does")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: np.asarray(archive[key]) for key in archive.files}
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                names = [member.filename.removesuffix(".npy") for member in members]
+                if sorted(names) not in (sorted(WHOLE), sorted(PARTS)):
+                    raise DataError(
+                        f"{where} holds {some(sorted(names)) or 'nothing'}; "
+                        f"want {' and '.join(WHOLE)}, or {', '.join(PARTS)}"
+                    )
+                arrays = {}
+                for name, member in zip(names, members, strict=True):
+                    if member.compress_type not in METHODS:
+                        raise ValueError(f"{name} is packed by method {member.compress_type}")
+                    with archive.open(member) as content:
+                        arrays[name] = _array(f"{where}: {name}", content, memory)
+                return arrays
+    except DataError:
+        raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{where} cannot be read: {printable(error.strerror or error)}") from None
     # A broken archive raises whatever zipfile, zlib and the parser of headers trip over.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is no npz archive of plain arrays: {reason}") from None
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)
+        raise DataError(f"{where} is no npz archive of plain arrays: {reason}") from None
+
+
+def _array(where: str, file: IO[bytes], memory: Memory) -> np.ndarray:
+    """One array, in the format of https://numpy.org/neps/nep-0001-npy-format.html."""
+    version = np.lib.format.read_magic(file)
+    length = int.from_bytes(file.read(LENGTHS[version]), "little")
+    if length > LONGEST:  # NumPy would read it first
+        raise ValueError(f"a header of {length} bytes, more than {LONGEST}")
+    header = io.BytesIO(length.to_bytes(2, "little") + file.read(length))
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(header)
+    if dtype.kind not in "biuf":
+        raise DataError(f"{where} is of {printable(dtype)}, not of numbers")
+    size = math.prod(shape)
+    memory.take((dtype.itemsize + FLOATS) * size, where)
+    array = np.empty(size, dtype)
+    if fill(array, file) < array.nbytes or file.read(1):
+        raise DataError(f"{where} does not hold the {array.nbytes} bytes of {printable(shape)}")
+    return array.reshape(shape, order="F" if by_columns else "C")
 
 
 def _inputs(where: str, array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 3, 4) or not array.size:
         raise DataError(
-            f"{where} has the shape {array.shape}; want (n, f), (n, h, w), (n, h, w, c)"
+            f"{where} has the shape {printable(array.shape)}; want (n, f), (n, h, w), (n, h, w, c)"
         )
     numbers = _numbers(where, array)
     if array.dtype == np.uint8:
@@ -96,7 +137,7 @@ def _inputs(where: str, array: np.ndarray) -> np.ndarray:
 
 def _targets(where: str, array: np.ndarray) -> np.ndarray:
     if array.ndim not in (1, 2) or not array.size:
-        raise DataError(f"{where} has the shape {array.shape}; want (n,) or (n, o)")
+        raise DataError(f"{where} has the shape {printable(array.shape)}; want (n,) or (n, o)")
     if array.dtype.kind not in "biu":
         return _numbers(where, array).reshape(len(array), -1)
     if array.ndim != 1:
@@ -107,17 +148,15 @@ def _targets(where: str, array: np.ndarray) -> np.ndarray:
 
 
 def _numbers(where: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{where} is of {array.dtype}, not of numbers")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         numbers = array.astype(np.float32)
-    wrong = np.argwhere(~np.isfinite(numbers))
-    if len(wrong):
-        place = tuple(map(int, wrong[0]))
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        place = tuple(map(int, np.unravel_index(finite.argmin(), finite.shape)))
         raise DataError(f"{where} holds {array[place]} at {place}, which is no finite float32")
     return numbers
 
 
-def _check_pair(path: Path, inputs: np.ndarray, targets: np.ndarray) -> None:
+def _check_pair(where: str, inputs: np.ndarray, targets: np.ndarray) -> None:
     if len(inputs) != len(targets):
-        raise DataError(f"{path}: {len(inputs)} inputs, {len(targets)} targets")
+        raise DataError(f"{where}: {len(inputs)} inputs, {len(targets)} targets")

@@ -13,13 +13,51 @@ from jaxtyping import Float, Int
 
 from flaxnets.data.lazy import Lazy
 from flaxnets.data.windows import windows
+from flaxnets.edge.message import printable
 from flaxnets.specs import Input
 
+LIMIT = 4 << 30  # bytes of memory
 Arrays = np.ndarray | Lazy | tuple[np.ndarray, ...]
 
 
 class DataError(ValueError):
     """Data that is not there or does not fit; the message is one line."""
+
+
+class Memory:
+    """The memory that a data set may take, counted before it is taken.
+
+    Args:
+        limit: of all that is taken together, in bytes.
+
+    >>> memory = Memory(100)
+    >>> memory.take(60, "a.npz")
+    >>> memory.take(60, "b.npz")
+    Traceback (most recent call last):
+    ...
+    flaxnets.data.dataset.DataError: b.npz: the data takes 120 bytes of memory, more than the \
+limit of 100; raise it with --data-limit
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit, self._taken = limit, 0
+
+    def take(self, count: int, where: object) -> None:
+        """Count bytes that are about to be taken.
+
+        Args:
+            count: of bytes.
+            where: they are from, for the error.
+
+        Raises:
+            DataError: more than the limit.
+        """
+        self._taken += count
+        if self._taken > self._limit:
+            raise DataError(
+                f"{printable(where)}: the data takes {printable(f'{self._taken:,}')} bytes of "
+                f"memory, more than the limit of {self._limit:,}; raise it with --data-limit"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,8 +137,9 @@ def hold_out(labels: Int[np.ndarray, " n"], share: float) -> np.ndarray:
     [True, True, False, False]
     """
     held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order])) + 1
+    for members in np.split(order, starts):
         # Evenly spaced, so that a package that sorts its images by writer or by hand is fair.
         count = round(len(members) * share)
         held_out[members[np.arange(count) * len(members) // max(count, 1)]] = True
@@ -124,13 +163,15 @@ def fifth(targets: np.ndarray, where: Path) -> np.ndarray:
     held_out = hold_out(targets if labelled else np.zeros(len(targets), int), 0.2)
     if not held_out.any():
         raise DataError(
-            f"{where} has {len(targets)} examples, too few to hold some out; "
+            f"{printable(where)} has {len(targets)} examples, too few to hold some out; "
             f"want 3 or more{' of a class' if labelled else ''}"
         )
     return held_out
 
 
-def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) -> Dataset:
+def fit(
+    dataset: Dataset, examples: tuple[Input, ...], targets: Input | None, limit: int = LIMIT
+) -> Dataset:
     """The data as a network is trained on it.
 
     Images and rows go through `fit_to`. Tokens become rows of zeros and a one where the network
@@ -142,6 +183,7 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
         dataset: the data.
         examples: what the network is trained on.
         targets: what it is trained towards.
+        limit: bytes of memory that arrays of another size may take.
 
     Raises:
         DataError: data that cannot be made to fit.
@@ -152,11 +194,12 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
     >>> fit(mine, (wanted,), None).train_inputs.shape
     (3, 64)
     """
+    memory = Memory(limit)
     if isinstance(dataset.train_inputs, tuple):
         return replace(
             dataset,
-            train_inputs=_sequences(dataset.name, dataset.train_inputs, examples),
-            test_inputs=_sequences(dataset.name, dataset.test_inputs, examples),
+            train_inputs=_sequences(dataset.name, dataset.train_inputs, examples, memory),
+            test_inputs=_sequences(dataset.name, dataset.test_inputs, examples, memory),
         )
     if dataset.train_inputs.ndim == 1:
         return _series(dataset, examples, targets)
@@ -164,6 +207,9 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
         eaten = ", ".join(wanted.name for wanted in examples)
         raise DataError(f"{dataset.name} is one array, the network eats {eaten}")
     wanted = examples[0]
+    for inputs in (dataset.train_inputs, dataset.test_inputs):
+        if isinstance(inputs, np.ndarray) and inputs.ndim == 4:
+            memory.take(4 * len(inputs) * math.prod(wanted.shape[1:]), dataset.name)
     return replace(
         dataset,
         train_inputs=fit_to(dataset.train_inputs, wanted.shape, wanted.axes),
@@ -171,7 +217,7 @@ def fit(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None) ->
     )
 
 
-def _sequences(name: str, inputs: Arrays, examples: tuple[Input, ...]) -> Arrays:
+def _sequences(name: str, inputs: Arrays, examples: tuple[Input, ...], memory: Memory) -> Arrays:
     tokens, lengths = inputs
     wanted, *more = examples
     if wanted.axes not in ("bt", "btf"):
@@ -180,7 +226,10 @@ def _sequences(name: str, inputs: Arrays, examples: tuple[Input, ...]) -> Arrays
     if tokens.max() >= high:
         raise DataError(f"{name} has {tokens.max() + 1} tokens, {wanted.name} takes {high}")
     if wanted.high is None:
-        tokens = np.eye(high, dtype=np.float32)[tokens]
+        memory.take(4 * tokens.size * high, name)
+        rows = np.zeros((*tokens.shape, high), np.float32)
+        np.put_along_axis(rows, tokens[..., None], 1, axis=-1)
+        tokens = rows
     if not more:
         return tokens
     present = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)

@@ -4,8 +4,12 @@ Axes: h w pixels, c channels.
 """
 
 import hashlib
+import os
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,8 +17,14 @@ from jaxtyping import Float32
 from flaxnets.data.dataset import DataError, Dataset, fifth
 from flaxnets.data.lazy import Lazy
 from flaxnets.data.packaged import package
+from flaxnets.edge.files import opened
+from flaxnets.edge.message import printable
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # what these suffixes stand for
+PIXELS = 1 << 26  # a full-frame camera's 61 million; decoded in colours, 1.3 GB
+BYTES = 8 * PIXELS  # of a file: four channels of 16 bits
+FILTERS = threading.Lock()  # of warnings, which all threads share
 GREY = ("1", "L", "LA", "La")
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits a pixel
 COLOURED = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
@@ -36,7 +46,8 @@ def read(folder: Path, name: str) -> Dataset:
     subfolders train and test, the classes are in these; else a fifth of every class is held out.
 
     Args:
-        folder: of one subfolder a class; files that are not images are passed over.
+        folder: of one subfolder a class, which may be a link and is searched at any depth, but
+            not through further links to folders; files that are not images are passed over.
         name: of the data set.
 
     Raises:
@@ -57,8 +68,8 @@ def read(folder: Path, name: str) -> Dataset:
     parts = [folder / part for part in ("train", "test") if (folder / part).is_dir()]
     if len(parts) == 1:
         other = "test" if parts[0].name == "train" else "train"
-        raise DataError(f"{folder} has a folder {parts[0].name} but none {other}")
-    labels = tuple(path.name for path in _subfolders(parts[0] if parts else folder))
+        raise DataError(f"{printable(folder)} has a folder {parts[0].name} but none {other}")
+    labels = {path.name: i for i, path in enumerate(_subfolders(parts[0] if parts else folder))}
     if not parts:
         paths, targets = _examples(folder, labels)
         held_out = fifth(targets, folder)
@@ -69,7 +80,7 @@ def read(folder: Path, name: str) -> Dataset:
     else:
         for path in _subfolders(parts[1]):
             if path.name not in labels:
-                raise DataError(f"{path} is a class that {parts[0]} lacks")
+                raise DataError(f"{printable(path)} is a class that {printable(parts[0])} lacks")
         split = [_examples(part, labels) for part in parts]
     (train, train_targets), (test, test_targets) = split
     return Dataset(
@@ -79,7 +90,7 @@ def read(folder: Path, name: str) -> Dataset:
         _decoded(test),
         test_targets,
         num_classes=len(labels),
-        labels=labels,
+        labels=tuple(map(printable, labels)),
     )
 
 
@@ -98,23 +109,43 @@ def decode(path: Path) -> Float32[np.ndarray, "h w c"]:
     ...     decode(Path(folder, "a.png")).round(1).tolist()
     [[[1.0, 0.0, 0.20000000298023224]]]
     """
-    pillow = package("PIL.Image", "Pillow")
+    where = printable(path)
     try:
-        with pillow.open(path) as image:
-            mode = image.mode
-            if mode in DEEP:
+        with opened(path) as file, _opened(file) as image:
+            if image.mode not in GREY + DEEP + COLOURED:
+                raise DataError(f"{where} has pixels of mode {image.mode}; want 8 or 16 bits each")
+            if image.width * image.height > PIXELS:
+                raise DataError(
+                    f"{where} has {image.width} x {image.height} pixels; make it smaller, "
+                    f"{PIXELS:,} are the most"
+                )
+            mode = "L" if image.mode in GREY else "RGB"
+            if image.mode in DEEP:
                 pixels = np.asarray(image) / np.float32(65535)
-            elif mode in GREY:
-                pixels = np.asarray(image.convert("L")) / np.float32(255)
             else:
-                pixels = np.asarray(image.convert("RGB")) / np.float32(255)
+                whole = image if image.mode == mode else image.convert(mode)
+                pixels = np.asarray(whole) / np.float32(255)
+    except DataError:
+        raise
     # Pillow's plugins raise whatever they trip over in a broken file.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be decoded: {reason}") from None
-    if mode not in GREY + DEEP + COLOURED:
-        raise DataError(f"{path} has pixels of mode {mode}; want 8 or 16 bits a channel")
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        said = printable(reason or type(error).__name__)
+        raise DataError(f"{where} cannot be decoded: {said}") from None
     return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _opened(file: BinaryIO) -> Any:
+    """An image whose size is known and whose pixels are not decoded yet."""
+    if (size := os.fstat(file.fileno()).st_size) > BYTES:
+        raise ValueError(f"a file of {size:,} bytes, more than {BYTES:,}")
+    pillow = package("PIL.Image", "Pillow")
+    with FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", pillow.DecompressionBombWarning)  # of a size we refuse
+        try:
+            return pillow.open(file, formats=FORMATS)
+        except pillow.UnidentifiedImageError:
+            raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
 
 
 def _decoded(paths: list[Path]) -> Lazy:
@@ -123,27 +154,39 @@ def _decoded(paths: list[Path]) -> Lazy:
     return Lazy(len(paths), lambda number: decode(paths[number]), identity)
 
 
-def _examples(folder: Path, labels: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+def _examples(folder: Path, labels: dict[str, int]) -> tuple[list[Path], np.ndarray]:
     paths: list[Path] = []
     targets: list[int] = []
-    for label, name in enumerate(labels):
+    for name, label in labels.items():
         found = sorted(_images(folder / name))
         if not found:
-            raise DataError(f"{folder / name} holds no image; want {', '.join(SUFFIXES)}")
+            suffixes = ", ".join(SUFFIXES)
+            raise DataError(f"{printable(folder / name)} holds no image; want {suffixes}")
         paths += found
         targets += [label] * len(found)
     return paths, np.array(targets, np.int32)
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            yield path
+    left = [folder]
+    while left:
+        for entry in _listed(left.pop()):
+            path = Path(entry)
+            if entry.is_dir(follow_symlinks=False):  # a link might lead in a circle
+                left.append(path)
+            elif path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                yield path
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    try:
-        found = sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+    # Unlike DirEntry.is_dir, Path.is_dir does not raise for links in a circle.
+    found = sorted(path for path in map(Path, _listed(folder)) if path.is_dir())
     return [path for path in found if not path.name.startswith((".", "__"))]
+
+
+def _listed(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{printable(folder)} cannot be read: {error.strerror}") from None

@@ -6,16 +6,25 @@ Axes: n rows, f features.
 import csv
 import io
 import re
+from array import array
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from flaxnets.data.dataset import DataError, Dataset, fifth
+from flaxnets.data.dataset import LIMIT, DataError, Dataset, Memory, fifth
 from flaxnets.data.files import read_text, train_and_test
+from flaxnets.edge.message import printable
 
 TARGET = "target"  # the column of this name, or the last one
 LARGEST = float(np.finfo(np.float32).max)
+NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+# Bytes of memory, at most: of a byte of a file, which is held as bytes and as two texts; of a cell,
+# as a float32 of its file, of all files and of its part; of a row, as its line and target; of a
+# column, as its name and a cell's text.
+TEXT, CELL, ROW, COLUMN = 9, 12, 128, 128
 
 
 @dataclass(frozen=True)
@@ -24,10 +33,10 @@ class _Table:
     header: list[str]
     features: np.ndarray
     targets: list[str]
-    lines: list[int]
+    lines: "array[int]"
 
 
-def read(files: list[Path], name: str) -> Dataset:
+def read(files: list[Path], name: str, limit: int = LIMIT) -> Dataset:
     r"""The rows of CSV files: the column `target`, or the last, is what the others tell.
 
     Features are numbers and stay as they are. Targets are classes where they are words, or the
@@ -38,10 +47,11 @@ def read(files: list[Path], name: str) -> Dataset:
         files: one with "train" and one with "test" in its name, beside others that are not read;
             or a single one.
         name: of the data set.
+        limit: bytes of memory that it may take.
 
     Raises:
-        DataError: a file that cannot be read, a row of another length than the header, a cell
-            that is empty or no finite number; file and line are named.
+        DataError: a file that cannot be read or is too large, a row of another length than the
+            header, a cell that is empty or no finite number; file and line are named.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -51,9 +61,12 @@ def read(files: list[Path], name: str) -> Dataset:
     >>> found.test_inputs.tolist(), found.test_targets.tolist(), found.labels
     ([[1.0], [7.0]], [0, 1], ('cat', 'dog'))
     """
-    tables = [_parse(path) for path in (files if len(files) == 1 else train_and_test(files))]
+    memory = Memory(limit)
+    paths = files if len(files) == 1 else train_and_test(files)
+    tables = [_parse(path, memory) for path in paths]
     if tables[0].header != tables[-1].header:
-        raise DataError(f"{tables[1].path}:1: the columns are not those of {tables[0].path}")
+        there, here = (printable(table.path) for table in tables)
+        raise DataError(f"{here}:1: the columns are not those of {there}")
     inputs = np.concatenate([table.features for table in tables])
     targets, labels = _targets(tables)
     if len(tables) == 1:
@@ -71,57 +84,59 @@ def read(files: list[Path], name: str) -> Dataset:
     )
 
 
-def _parse(path: Path) -> _Table:
+def _parse(path: Path, memory: Memory) -> _Table:
     """One file, whose features are numbers; targets are still text."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = csv.reader(io.StringIO(read_text(path, memory, TEXT), newline=""), strict=True)
     header: list[str] = []
-    features: list[np.ndarray] = []
-    targets: list[str] = []
-    lines: list[int] = []
+    features, targets, lines = array("f"), list[str](), array("q")
     line, place = 1, 0
+    where = printable(path)
     try:
         for cells in rows:
             if not header:
                 header = [cell.strip() for cell in cells]
-                _check_header(path, header)
+                memory.take(COLUMN * len(header), f"{path}:{line}")
+                _check_header(where, header)
                 place = header.index(TARGET) if TARGET in header else len(header) - 1
             elif cells:
                 if len(cells) != len(header):
-                    raise DataError(f"{path}:{line}: {len(cells)} columns, not {len(header)}")
+                    raise DataError(f"{where}:{line}: {len(cells)} columns, not {len(header)}")
+                memory.take(CELL * len(cells) + ROW, f"{path}:{line}")
                 texts = [cell.strip() for cell in cells]
-                for column, text in zip(header, texts, strict=True):
-                    if not text:
-                        raise DataError(f"{path}:{line}: column {column!r} is empty")
+                if "" in texts:
+                    column = printable(header[texts.index("")])
+                    raise DataError(f"{where}:{line}: column '{column}' is empty")
                 targets.append(texts.pop(place))
                 numbers = [_number(text) for text in texts]
                 if None in numbers:
                     wrong = texts[numbers.index(None)]
-                    raise DataError(f"{path}:{line}: {wrong[:40]!r} is not a finite number")
-                features.append(np.array(numbers, np.float32))
+                    raise DataError(f"{where}:{line}: {wrong[:40]!r} is not a finite number")
+                features.extend(cast(list[float], numbers))
                 lines.append(line)
             line = rows.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: {error}") from None
-    if not features:
-        raise DataError(f"{path} has no row behind its header; want 1 or more")
-    return _Table(path, header, np.stack(features), targets, lines)
+        raise DataError(f"{where}:{rows.line_num}: {printable(error)}") from None
+    if not targets:
+        raise DataError(f"{where} has no row behind its header; want 1 or more")
+    table = np.frombuffer(features, np.float32).reshape(len(targets), -1)
+    return _Table(path, header, table, targets, lines)
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(where: str, header: list[str]) -> None:
     if len(header) < 2:
-        raise DataError(f"{path}:1: {len(header)} columns; want 2 or more with commas between")
+        raise DataError(f"{where}:1: {len(header)} columns; want 2 or more with commas between")
     if "" in header:
-        raise DataError(f"{path}:1: column {header.index('') + 1} has no name")
-    for column in header:
-        if header.count(column) > 1:
-            raise DataError(f"{path}:1: column {column!r} is there {header.count(column)} times")
+        raise DataError(f"{where}:1: column {header.index('') + 1} has no name")
+    column, times = Counter(header).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{where}:1: column '{printable(column)}' is there {times} times")
     if all(_number(column) is not None for column in header):
-        raise DataError(f"{path}:1: numbers, not the names of columns; put a header there")
+        raise DataError(f"{where}:1: numbers, not the names of columns; put a header there")
 
 
 def _number(text: str) -> float | None:
     """The number that a text writes in the way of most languages, if float32 can hold it."""
-    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+    if not NUMBER.fullmatch(text):
         return None
     value = float(text)
     return value if abs(value) <= LARGEST else None
@@ -135,7 +150,8 @@ def _targets(tables: list[_Table]) -> tuple[np.ndarray, tuple[str, ...]]:
             if (_number(target) is not None) != numeric:
                 wrong = "not a finite number" if numeric else "a number"
                 raise DataError(
-                    f"{table.path}:{line}: target {target[:40]!r} is {wrong}, unlike the first one"
+                    f"{printable(table.path)}:{line}: target {target[:40]!r} is {wrong}, "
+                    "unlike the first one"
                 )
     texts = [target for table in tables for target in table.targets]
     found = set(texts)

@@ -10,12 +10,14 @@ from pydoc_data.topics import topics
 
 import numpy as np
 
-from flaxnets.data.dataset import DataError, Dataset
+from flaxnets.data.dataset import LIMIT, DataError, Dataset, Memory
 from flaxnets.data.files import read_text
 from flaxnets.data.vocabulary import encode, lengths, pad, vocabulary
+from flaxnets.edge.message import printable
 
 STEPS = 32  # words a passage
 LEAST = 5  # times that a word occurs in training; what is rarer is UNKNOWN
+OBJECTS = 48  # bytes of memory that a byte of a file takes at most, as texts of words
 HELD_OUT = 10  # every tenth topic or file, or the last tenth of a single file
 
 
@@ -42,27 +44,32 @@ def python_docs() -> Dataset:
     return _dataset("python-docs", parts[1], parts[0])
 
 
-def read(files: list[Path], name: str) -> Dataset:
+def read(files: list[Path], name: str, limit: int = LIMIT) -> Dataset:
     """Plain text of UTF-8 files; every tenth is held out, or the last tenth of a single one.
 
     Args:
         files: to be read.
         name: of the data set.
+        limit: bytes of memory that it may take.
 
     Raises:
-        DataError: a file that cannot be read, or too little text.
+        DataError: a file that cannot be read, too much text or too little.
     """
-    texts = [words(read_text(path)) for path in files]
+    memory = Memory(limit)
+    texts = [words(read_text(path, memory, OBJECTS)) for path in files]
     if len(texts) == 1:
         last = len(texts[0]) // HELD_OUT
         train, test = [texts[0][:-last]], [texts[0][-last:]]
         if not last:
-            raise DataError(f"{files[0]} has {len(texts[0])} words; want {HELD_OUT} or more")
+            raise DataError(
+                f"{printable(files[0])} has {len(texts[0])} words; want {HELD_OUT} or more"
+            )
     else:
         test = texts[::HELD_OUT]
         train = [text for i, text in enumerate(texts) if i % HELD_OUT]
         if not (any(train) and any(test)):
-            raise DataError(f"{files[0].parent} has *.txt files without a word to train or test on")
+            folder = printable(files[0].parent)
+            raise DataError(f"{folder} has *.txt files without a word to train or test on")
     return _dataset(name, train, test)
 
 

@@ -41,7 +41,10 @@ def read(path: str | os.PathLike, most: int | None = None) -> bytes:
 def opened(path: str | os.PathLike) -> BinaryIO:
     """A plain file, opened to be read; see `read`."""
     # Without O_NONBLOCK a pipe that nobody writes to would be waited for here.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError:  # a NUL in it, or half of a character
+        raise OSError(errno.EINVAL, "no name that a file can have", os.fspath(path)) from None
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)

@@ -43,7 +43,8 @@ def test_any_sentences(tmp_path_factory, sentences, end, finished, mark, random)
     text = end.join(lines) + end * finished
     path = tmp_path_factory.mktemp("conllu") / "a.conllu"
     path.write_bytes((mark + (text if finished else text.rstrip("\r\n"))).encode())
-    assert [list(zip(*sentence, strict=True)) for sentence in read_conllu(path)] == sentences
+    found = read_conllu(path)
+    assert [list(zip(one.words, one.tags, strict=True)) for one in found] == sentences
 
 
 @pytest.mark.parametrize(

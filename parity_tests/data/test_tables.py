@@ -1,6 +1,9 @@
 """CSV: what Python's writer wrote is read; errors name file and line."""
 
 import csv
+import io
+import os
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaxnets import data
+from parity_tests.data.reading import check_read
+from parity_tests.fuzz import attack, memory_below
 
 NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -144,3 +149,135 @@ def test_parts_differ(tmp_path):
     write(tmp_path / "test.csv", [["b", "a"], [1, 2]])
     with pytest.raises(data.DataError, match=r"test.csv:1: the columns are not those of .*train"):
         data.load("mine", tmp_path)
+
+
+def seconds(path, content):
+    """What a table costs the processor, at best of three times."""
+    path.write_text(content)
+    found = []
+    for _ in range(3):
+        start = time.process_time()
+        with pytest.raises(data.DataError):
+            data.load("mine", path)
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+@pytest.mark.parametrize(
+    ("small", "make"),
+    [
+        (16_000, lambda n: f"a,b\n{'1' * n}x,2\n"),
+        (16_000, lambda n: f"a,b\n1.{'1' * n}e,2\n"),
+        (5_000, lambda n: ",".join(map("c{}".format, range(n)))),
+        (2_500, lambda n: "a,b\n" + "".join(f"1,c{i}\n" for i in range(n))),
+    ],
+    ids=["digits", "decimals", "columns", "classes"],
+)
+def test_linear(tmp_path, small, make):
+    """Four times as much takes four times as long, and not sixteen times."""
+    path = tmp_path / "a.csv"
+    assert seconds(path, make(4 * small)) < 8 * seconds(path, make(small))
+
+
+def test_limit_is_kept(tmp_path):
+    """A table that takes just the limit is read within it, and a byte less is refused."""
+    path = tmp_path / "a.csv"
+    for row, rows in (
+        ("1," * 40 + "2\n", 4_000),
+        ("1,22\n", 40_000),
+        ("1,\N{SNOWMAN}\n", 40_000),
+    ):
+        path.write_text(",".join(f"c{i}" for i in range(row.count(",") + 1)) + "\n" + row * rows)
+        columns = row.count(",") + 1
+        limit = 9 * path.stat().st_size + rows * (12 * columns + 128) + 128 * columns
+        with memory_below(limit + (2 << 20)):
+            assert len(data.load("mine", path, limit).test_inputs) == rows / 5
+        with pytest.raises(
+            data.DataError, match=f"a.csv:{rows + 1}: the data takes {limit:,} bytes"
+        ):
+            data.load("mine", path, limit - 1)
+
+
+def test_pipe(tmp_path):
+    """A pipe that nobody writes to is refused, and not waited for."""
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(data.DataError, match=r"a.csv cannot be read: no plain file"):
+        data.load("mine", tmp_path)
+
+
+CELLS = st.one_of(
+    st.sampled_from(["1", "0", "2", "1.5", "-3e2", ".5", "7.", "+1", "cat", "dog", "", " ", "nan"]),
+    st.sampled_from(["inf", "1e39", "1e-400", "1" * 400, "1_0", "0x1", "\u0661", "\u00bd", "1e"]),
+    st.sampled_from(
+        ['"', '""', '"a\nb"', "a\rb", "\x00", "\x1b[31m", "\u202e", "\ufeff", "a;b", "\x85"]
+    ),
+    st.text(max_size=3),
+    st.floats(width=32).map(repr),
+    st.integers(-(10**20), 10**20).map(str),
+)
+COLUMNS = st.one_of(
+    st.sampled_from(
+        ["a", "b", "c", "target", "Target", " target", "", "1", "\x1b]0;x\x07", "x" * 999]
+    ),
+    st.text(max_size=3),
+)
+
+
+@st.composite
+def tables(draw):
+    """A table that is right, or wrong in cells, rows, header, quotes, ends of lines, encoding."""
+    width = draw(st.integers(2, 4))
+    header = [*"abcd"[: width - 1], "y"]
+    good = draw(
+        st.sampled_from(
+            [["cat", "dog"], ["0", "1", "2"], ["1.5", "2"], ["7"], ["\N{SNOWMAN}", "x,y"]]
+        )
+    )
+    number = st.sampled_from(["1", "2.5", "-3e-2", " 4 ", "0", ".5", "6."])
+    rows = [
+        [*draw(st.lists(number, min_size=width - 1, max_size=width - 1)), good[i % len(good)]]
+        for i in range(draw(st.sampled_from([0, 1, 3, 6, 12])))
+    ]
+    if draw(st.booleans()):
+        place = draw(st.integers(0, width - 1))
+        for row in [header, *rows]:
+            row.insert(place, row.pop())
+        header[place] = "target"
+    for _ in range(draw(st.integers(0, 2))):
+        row = draw(st.sampled_from([header, *rows]))
+        cell = draw(COLUMNS if row is header else CELLS)
+        way = draw(st.sampled_from(["change", "change", "change", "insert", "remove", "repeat"]))
+        if way == "change" and row:
+            row[draw(st.integers(0, len(row) - 1))] = cell
+        elif way == "insert":
+            row.insert(draw(st.integers(0, len(row))), cell)
+        elif way == "remove" and row:
+            del row[draw(st.integers(0, len(row) - 1))]
+        elif way == "repeat":
+            row *= draw(st.sampled_from([2, 100]))
+    text = io.StringIO()
+    end = draw(st.sampled_from(["\n", "\n", "\r\n", "\r", "\n\n", "\n\r"]))
+    if draw(st.sampled_from([True, True, True, False])):
+        csv.writer(text, lineterminator=end, escapechar="\\").writerows([header, *rows])
+    else:
+        text.write(end.join(",".join(row) for row in [header, *rows]))
+    encoding = draw(st.sampled_from([*["utf-8"] * 6, "utf-8-sig", "utf-16", "latin-1", "utf-7"]))
+    content = text.getvalue().encode(encoding, "replace")
+    return content * draw(st.sampled_from([1, 1, 1, 1, 2, 500]))
+
+
+def test_any_structure(tmp_path, record_property):
+    """Tables of any structure: a right data set or one line."""
+
+    def check(contents):
+        parts = ["a"] if len(contents) == 1 else ["train", "test"]
+        for part, content in zip(parts, contents, strict=True):
+            (tmp_path / f"{part}.csv").write_bytes(content)
+        check_read(tmp_path, tmp_path)
+        for part in parts:
+            (tmp_path / f"{part}.csv").unlink()
+
+    drawn = st.one_of(
+        st.tuples(tables()), st.tuples(tables(), tables()), tables().map(lambda x: [x] * 2)
+    )
+    attack("CSV tables", drawn, check, 100, record_property)

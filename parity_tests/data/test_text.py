@@ -1,13 +1,17 @@
 """Text in passages: laid end to end they are the text; nothing of the test is trained on."""
 
+import os
 import pydoc_data.topics
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from flaxnets import data
 from flaxnets.data import text
 from flaxnets.specs import MASK, PAD
+from parity_tests.data.reading import check_read
+from parity_tests.fuzz import attack, memory_below
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +113,70 @@ def test_absent(tmp_path):
     (tmp_path / "b.txt").write_text("word")
     with pytest.raises(data.DataError, match=r"\*.txt files without a word to train or test on"):
         data.load("mine", tmp_path)
+
+
+@pytest.mark.parametrize("words", ["the cat, ", "ab ", "\N{GREEK SMALL LETTER ALPHA} ", "\u0130 "])
+def test_limit_is_kept(tmp_path, words):
+    """Text that takes just the limit is read within it, and a byte less is refused."""
+    path = tmp_path / "a.txt"
+    path.write_text(words * 100_000)
+    limit = 48 * path.stat().st_size
+    with memory_below(limit + (2 << 20)):
+        assert data.load("mine", path, limit).sizes["vocab_size"] < 9
+    with pytest.raises(data.DataError, match=f"a.txt: the data takes {limit:,} bytes of memory"):
+        data.load("mine", path, limit - 1)
+
+
+def test_pipe(tmp_path):
+    """A pipe that nobody writes to is refused, and not waited for."""
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(data.DataError, match=r"a.txt cannot be read: no plain file"):
+        data.load("mine", tmp_path)
+
+
+TEXTS = st.tuples(
+    st.one_of(
+        st.text(max_size=40),
+        st.sampled_from(
+            [
+                *(
+                    "one two, three. " * 20,
+                    "\x00" * 99,
+                    "\x1b[31m red " * 9,
+                    "\u0130" * 50,
+                    "'" * 500,
+                ),
+                *(
+                    "a'a" * 300,
+                    "\r\n" * 50,
+                    "\ud800",
+                    "\ufeff\ufeff a",
+                    "\U0001f4a9 " * 40,
+                    "_ " * 30,
+                ),
+                *("x" * 100_000, "ab " * 20_000, "\u0301" * 100, "1 2 3 4 5 6 7 8 9 10 11 12 13"),
+            ]
+        ),
+    ),
+    st.sampled_from([*["utf-8"] * 6, "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp037", "utf-7"]),
+    st.sampled_from(["replace", "surrogatepass", "backslashreplace"]),
+    st.sampled_from([b"", b"", b"", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00"]),
+)
+
+
+def test_any_structure(tmp_path, record_property):
+    """Files of any text in any encoding: a right data set or one line."""
+
+    def check(drawn):
+        for i, (written, encoding, errors, end) in enumerate(drawn):
+            errors = "replace" if errors == "surrogatepass" and encoding[:3] != "utf" else errors
+            errors = "replace" if encoding == "utf-7" else errors
+            (tmp_path / f"{i}.txt").write_bytes(written.encode(encoding, errors) + end)
+        check_read(tmp_path, tmp_path)
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+    drawn = st.one_of(
+        st.lists(TEXTS, min_size=1, max_size=1), st.lists(TEXTS, min_size=1, max_size=12)
+    )
+    attack("text files", drawn, check, 100, record_property)
