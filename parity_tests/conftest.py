@@ -87,7 +87,7 @@ def pytest_terminal_summary(terminalreporter):
             if name.startswith(ATTACKS):
                 kinds = (name.removeprefix(ATTACKS), "all")
                 for kind in kinds:
-                    attacks[kind].update(zip(("tried", "held"), counts, strict=True))
+                    attacks[kind].update(dict(zip(("tried", "held"), counts, strict=True)))
     for kind, found in sorted(attacks.items()):
         failed = found["tried"] - found["held"]
         terminalreporter.write_line(

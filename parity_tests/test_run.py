@@ -449,14 +449,14 @@ def test_other_data(left, monkeypatch):
     )
     for changed in (other, fewer):
         with monkeypatch.context() as patched:
-            patched.setattr(data, "load", lambda name, where, changed=changed: changed)
+            patched.setattr(data, "load", lambda *_, changed=changed: changed)
             with (
                 fuzz.untouched(folder),
                 pytest.raises(TrainingError, match=r"the data of .* has ch"),
             ):
                 resume()
     assert len(resume().losses) == 3
-    monkeypatch.setattr(data, "load", lambda name, where: other)
+    monkeypatch.setattr(data, "load", lambda *_: other)
     assert len(resume(other_data=True, steps=4).losses) == 4
 
 
