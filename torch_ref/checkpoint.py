@@ -240,6 +240,7 @@ class _Pickle:
         stack: list[Any] = []
         below: list[list[Any]] = []
         memo: dict[int, Any] = {}
+        argument: Any
         for count, (opcode, argument, _) in enumerate(pickletools.genops(self.stream)):
             if count > OPCODES:
                 raise CheckpointError("a pickle too long for a state_dict")
@@ -370,8 +371,8 @@ def _made(name: Symbol, arguments: tuple[Any, ...]) -> Any:
             "torch._utils._rebuild_tensor_v3",
             (Storage() as storage, offset, shape, strides, _, _, Symbol() as dtype, *told),
         ):
-            dtype = dtype.removeprefix("torch.")
-            return _flagged(_view(storage, dtype, offset, shape, strides), told)
+            view = _view(storage, dtype.removeprefix("torch."), offset, shape, strides)
+            return _flagged(view, told)
     return Other(UNLIKE.get(name, f"made by {printable(name)}"))
 
 

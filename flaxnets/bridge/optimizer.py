@@ -283,7 +283,8 @@ def _group_findings(groups: list[Mapping[str, Any]], names: list[str]) -> list[s
     if len(groups) != 1:
         return [f"{len(groups)} param_groups, not 1"]
     (group,) = groups
-    numbers, given = group.get("params"), group.get("param_names", names)
+    numbers: Any = group.get("params")
+    given = group.get("param_names", names)
     for what, own in (("parameters", numbers), ("param_names", given)):
         if not isinstance(own, list | tuple):
             return [f"{what} are of type {type(own).__name__}, not a list"]
