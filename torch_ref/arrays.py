@@ -70,7 +70,8 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             if not isinstance(content, dict):
                 raise CheckpointError("it holds no state_dict; save model.state_dict()")
             _require_tensors(content)
-            storages = {storage: load(storage) for storage in {x.storage for x in content.values()}}
+            wanted = dict.fromkeys(view.storage for view in content.values())
+            storages = {storage: load(storage) for storage in wanted}
         except CheckpointError as error:
             raise CheckpointError(f"{path} is not a safe torch checkpoint: {error}") from None
     return {name: _tensor(view, storages[view.storage]) for name, view in content.items()}

@@ -371,8 +371,8 @@ def _made(name: Symbol, arguments: tuple[Any, ...]) -> Any:
             "torch._utils._rebuild_tensor_v3",
             (Storage() as storage, offset, shape, strides, _, _, Symbol() as dtype, *told),
         ):
-            own = dtype.removeprefix("torch.")
-            return _flagged(_view(storage, own, offset, shape, strides), told)
+            view = _view(storage, dtype.removeprefix("torch."), offset, shape, strides)
+            return _flagged(view, told)
     return Other(UNLIKE.get(name, f"made by {printable(name)}"))
 
 

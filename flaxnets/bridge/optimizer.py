@@ -284,7 +284,7 @@ def _group_findings(groups: list[Mapping[str, Any]], names: list[str]) -> list[s
         return [f"{len(groups)} param_groups, not 1"]
     (group,) = groups
     numbers: Any = group.get("params")
-    given: Any = group.get("param_names", names)
+    given = group.get("param_names", names)
     for what, own in (("parameters", numbers), ("param_names", given)):
         if not isinstance(own, list | tuple):
             return [f"{what} are of type {type(own).__name__}, not a list"]

@@ -257,5 +257,5 @@ def test_any_file(tmp_path, record_property, capfd):
                 for name, value in bridge.state_dict(model).items():
                     np.testing.assert_array_equal(value, state[name])
 
-    fuzz.attack("safetensors files", contents(), check, 300, record_property)
+    fuzz.attack("safetensors files", contents(), check, 200, record_property)
     assert capfd.readouterr() == ("", "")
