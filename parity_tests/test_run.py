@@ -369,6 +369,20 @@ def test_killed_after_the_handover(tmp_path, monkeypatch):
         train(spec, Recipe(), tmp_path / "b", Place(resume=tmp_path / "b"))
 
 
+def test_data_limit(tmp_path):
+    """A data set that takes more than the limit is refused before the folder is made."""
+    np.savez(tmp_path / "mine.npz", inputs=np.ones((600, 3)), targets=np.arange(600) % 8)
+    asked = Recipe(data_dir=tmp_path / "mine.npz", steps=1)
+    with pytest.raises(
+        data.DataError, match=r"28,800 bytes of memory, more than the limit of 10,737;"
+    ):
+        train(flaxnets.spec("linear_network"), asked, tmp_path / "a", Place(data_limit=1e-5))
+    assert not (tmp_path / "a").exists()
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(TrainingError, match=r"data_limit .* is not a positive"):
+            Place(data_limit=wrong)
+
+
 def _without_times(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{name: x for name, x in line.items() if name != "seconds"} for line in lines]

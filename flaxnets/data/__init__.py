@@ -89,7 +89,7 @@ def load(name: str, data_dir: str | Path | None = None, limit: int = LIMIT) -> D
     (8, 8, 1)
     """
     if data_dir is not None:
-        return _read(name, Path(data_dir), limit)
+        return _read(printable(name), Path(data_dir), limit)
     if name not in LOADERS:
         raise DataError(
             f"data set '{printable(name)}' is unknown; use one of {', '.join(LOADERS)}, "

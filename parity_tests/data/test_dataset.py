@@ -1,11 +1,15 @@
 """Splits are the same on every machine; images fit the network or one line says why."""
 
+import time
+
 import numpy as np
 import pytest
 
 from flaxnets import data
 from flaxnets.data import DataError
-from flaxnets.data.dataset import split
+from flaxnets.data.dataset import hold_out, split
+from flaxnets.specs import Input
+from parity_tests.fuzz import memory_below
 
 LABELS = np.repeat(np.arange(3), 10)
 
@@ -49,3 +53,50 @@ def test_wrong_input(call, message):
     """Each mistake gets one line that names it."""
     with pytest.raises(DataError, match=message):
         call(np.zeros((30, 8, 8, 1), np.float32))
+
+
+def test_many_classes():
+    """Four times as many classes of three examples take four times as long, not sixteen times."""
+
+    def seconds(classes):
+        found = []
+        for _ in range(3):
+            start = time.process_time()
+            assert hold_out(np.arange(3 * classes) % classes, 0.2).sum() == classes
+            found.append(time.process_time() - start)
+        return min(found)
+
+    assert seconds(10_000) < 8 * seconds(2_500)
+
+
+TOKENS = np.zeros((100, 5), np.int32), np.ones(100, np.int32)
+IMAGES = np.zeros((100, 4, 4, 1), np.float32)
+NONE = np.zeros(100, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "wanted", "size"),
+    [
+        (TOKENS, Input(name="x", shape=(1, 5, 10**6), axes="btf"), "2,000,000,000"),
+        (IMAGES, Input(name="x", shape=(1, 1000, 1000, 3), axes="bhwc"), "1,200,000,000"),
+    ],
+    ids=["tokens", "images"],
+)
+def test_fit_memory(inputs, wanted, size):
+    """What a network of large inputs makes of small data is counted before it is made."""
+    mine = data.Dataset("mine", inputs, NONE, inputs, NONE, num_classes=1)
+    message = f"mine: the data takes {size} bytes of memory, more than the limit of 1,000,000,000"
+    with memory_below(32 << 20), pytest.raises(DataError, match=message):
+        data.fit(mine, (wanted,), None, 10**9)
+
+
+def test_rows_of_a_one():
+    """Tokens become rows of zeros and a one, in no more memory than these take."""
+    tokens = np.array([[3, 0], [1, 19_999]], np.int32)
+    inputs = tokens, np.array([2, 2], np.int32)
+    mine = data.Dataset("mine", inputs, NONE[:2], inputs, NONE[:2], num_classes=1)
+    wanted = Input(name="x", shape=(1, 2, 20_000), axes="btf")
+    with memory_below(32 << 20):
+        rows = data.fit(mine, (wanted,), None).train_inputs
+    assert (rows.argmax(-1) == tokens).all()
+    assert rows.sum() == 4

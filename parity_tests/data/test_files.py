@@ -1,13 +1,16 @@
 """Text is what was written; the errors of other places where files are read are tested there."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flaxnets.data import DataError
+from flaxnets.data import DataError, load
+from flaxnets.data.dataset import Memory
 from flaxnets.data.files import read_text, train_and_test
+from parity_tests.fuzz import memory_below, one_line
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\N{BYTE ORDER MARK}")))
@@ -44,3 +47,22 @@ def test_no_pair(names, message):
     """Which part is missing or there twice is said."""
     with pytest.raises(DataError, match=message):
         train_and_test([Path("folder", name) for name in names])
+
+
+def test_size(tmp_path):
+    """A file of a terabyte is counted, and not read."""
+    path = tmp_path / "a.txt"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    for memory in (None, Memory(1 << 39)):
+        with memory_below(1 << 20), pytest.raises(DataError, match="takes 1,099,511,627,776 bytes"):
+            read_text(path, memory)
+
+
+@pytest.mark.parametrize("name", ["a\0.csv", "\ud800.npz", "\x1b[31m.csv", "a\nb", "x" * 5000])
+def test_names(tmp_path, name):
+    """Any name of a file or folder is refused in one line that a terminal may show."""
+    with one_line(DataError), pytest.raises(DataError, match=r"cannot be read|is not a folder"):
+        load("mine", tmp_path / name)
+    with one_line(DataError):
+        load(name, tmp_path / name)

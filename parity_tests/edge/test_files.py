@@ -14,6 +14,8 @@ def test_pipe(tmp_path):
         (tmp_path / "pipe", "no plain file"),
         ("/dev/zero", "no plain file"),
         (tmp_path, "a folder"),
+        ("a\0b", "no name that a file can have"),
+        ("\ud800", "no name that a file can have"),
     ]:
         with pytest.raises(OSError, match=reason) as caught:
             read(path)
