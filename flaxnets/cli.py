@@ -512,7 +512,7 @@ def _writable(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from flaxnets.bridge.files import atomic
+    from flaxnets.edge.files import atomic
 
     with atomic(path) as file:
         file.write(text.encode())

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import flaxnets
 from flaxnets import bridge, parity, pictures, specs
-from flaxnets.bridge.files import atomic
+from flaxnets.edge.files import atomic
 from flaxnets.pictures import FLAX_COLOUR, TORCH_COLOUR
 from flaxnets.run import Outcome, Recipe, train
 from torch_ref.arrays import tensors

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from flaxnets.bridge.files import atomic
+from flaxnets.edge.files import atomic
 
 FLAX_COLOUR, TORCH_COLOUR = "#1f6fb2", "#d1495b"
 SHOWN = 10  # images beside each other

@@ -19,8 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxnets import data, run_page, specs
-from flaxnets.bridge.files import atomic
 from flaxnets.data.sampler import order
+from flaxnets.edge.files import atomic
 from flaxnets.engines import Engine, FlaxEngine, TorchEngine
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxnets import bridge, data, environment, specs
-from flaxnets.bridge.files import atomic
+from flaxnets.edge.files import atomic
 from flaxnets.engines import Engine, Trained
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from parity_tests.fuzz import ATTACKS
+
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # What a test computes does not depend on what this user has compiled before.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
@@ -80,6 +82,13 @@ def pytest_terminal_summary(terminalreporter):
     if counts:
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         terminalreporter.write_line(f"interruptions: {told}; all ended bitwise equal")
+    attacks = collections.Counter()
+    for report in passed:
+        for name, held in report.user_properties:
+            if name.startswith(ATTACKS):
+                attacks[name.removeprefix(ATTACKS)] += held
+    for kind, held in sorted(attacks.items()):
+        terminalreporter.write_line(f"{ATTACKS}{kind}: {held} of {held} held")
     path = ("test_demo.py", "test_newcomer.py")
     steps = [
         f"{doing} {seconds} s"

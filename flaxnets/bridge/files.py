@@ -1,14 +1,8 @@
-"""Weights in safetensors files with torch's names and layouts, so that torch reads them too.
+"""Weights in safetensors files with torch's names and layouts, so that torch reads them too."""
 
-A file is complete or absent: it is written beside its place, synced and renamed.
-"""
-
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +11,7 @@ from flax import nnx
 from safetensors.numpy import save as to_bytes
 
 from flaxnets.bridge.convert import BridgeError, load_state_dict, state_dict
+from flaxnets.edge.files import atomic
 
 DTYPES = {
     "F64": np.float64,
@@ -117,40 +112,3 @@ def _require_finite(state: Mapping[str, np.ndarray], path: str | os.PathLike) ->
             bad.append(name)
     if bad:
         raise BridgeError(f"{path}: NaN or infinity in {', '.join(bad)}; use finite weights")
-
-
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file that takes its place, synced, when the block ends well, and not otherwise."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if (
-            isinstance(error, OSError) and error.errno and error.filename is None
-        ):  # of a write to a full disk
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        raise
-    sync(path.parent)
-
-
-def sync(folder: str | os.PathLike) -> None:
-    """Wait until what a folder lists is on the disk.
-
-    Raises:
-        OSError: a folder that cannot be opened, or a disk that cannot be written to.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

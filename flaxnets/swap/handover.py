@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flaxnets import bridge
-from flaxnets.bridge.files import atomic, sync
+from flaxnets.edge.files import atomic, sync
 
 FORMAT = 1
 RECORD = "handover.json"

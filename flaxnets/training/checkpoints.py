@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jax.experimental import multihost_utils
 
-from flaxnets.bridge.files import atomic, sync
+from flaxnets.edge.files import atomic, sync
 from flaxnets.training.digest import digests
 from flaxnets.training.record import (
     FORMAT,

@@ -1,6 +1,5 @@
 """Weights on disk: torch's own tools read them, broken files change nothing."""
 
-import os
 import struct
 
 import ml_dtypes
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 import flaxnets
 from flaxnets import bridge
-from flaxnets.bridge.files import DTYPES, atomic
+from flaxnets.bridge.files import DTYPES
 
 
 @pytest.fixture
@@ -100,27 +99,3 @@ def test_dtype_unknown_to_numpy(model, tmp_path):
     safetensors.torch.save_file(tensors, tmp_path / "m.safetensors")
     with pytest.raises(bridge.BridgeError, match="a has dtype F8_E4M3; use one of F64"):
         bridge.load(model, tmp_path / "m.safetensors")
-
-
-def test_write_is_all_or_nothing(tmp_path):
-    """A write that fails half-way leaves the old file, and nothing beside it."""
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(b"old")
-
-    def fail_half_way():
-        with atomic(path) as file:
-            file.write(b"half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail_half_way()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["m.safetensors"]
-
-
-def test_permissions_are_the_users(tmp_path):
-    """A new file has the mode that open() would give it."""
-    with atomic(tmp_path / "a") as file:
-        file.write(b"x")
-    (tmp_path / "b").write_bytes(b"x")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -1,0 +1,1 @@
+"""What users bring is hostile until it is checked: files, structures, names in messages."""
