@@ -622,7 +622,8 @@ def _require_as_written(folder, side, loaded):
     pairs = [(found.weights, again.weights)]
     for part, told in found.optimizers.items():
         pairs.append((told.slots, again.optimizers[part].slots))
-        assert told.step == again.optimizers[part].step
+        if isinstance(side, FlaxSide) or told.name != "sgd":  # whose steps torch does not count
+            assert told.step == again.optimizers[part].step
     for one, other in pairs:
         assert one.keys() == other.keys()
         for name, value in one.items():
