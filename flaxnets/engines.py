@@ -422,16 +422,13 @@ class TorchEngine:
 
     def take_over(self, found: Handover) -> None:
         from flaxnets.swap import handover_torch
-        from torch_ref.arrays import tensors
 
         trainer = self._trainer
         optimizers, schedulers = self._optimizers()
-        handover_torch.restore(trainer.model, optimizers, found, schedulers)
+        average = None if trainer.average is None else trainer.average.module
+        handover_torch.restore(trainer.model, optimizers, found, schedulers, average)
         if trainer.average is not None:
             trainer.average.n_averaged.fill_(found.step)
-            averaged = tensors(_average(found))
-            for name, value in trainer.average.module.named_parameters():
-                value.data.copy_(averaged[name])
         trainer.taken = found.step
 
     def trained(self) -> Trained:

@@ -115,8 +115,12 @@ def test_more_steps(schedule):
 
 
 def test_average_is_asked_for():
-    """A state without the average that a run keeps is refused, in both backends."""
-    state = _engine(TorchEngine, "lenet").handover()
+    """A state without the average that a run keeps is refused, and nothing is changed."""
+    state = _engine(TorchEngine, "lenet", seed=1).handover()
     for kind in (FlaxEngine, TorchEngine):
+        engine = _engine(kind, "lenet", ema=0.9)
+        before = engine.handover().weights
         with pytest.raises(HandoverError, match="an average of the weights is missing"):
-            _engine(kind, "lenet", ema=0.9).take_over(state)
+            engine.take_over(state)
+        for name, value in engine.handover().weights.items():
+            np.testing.assert_array_equal(value, before[name])

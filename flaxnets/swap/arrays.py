@@ -1,11 +1,13 @@
 """Arrays of JAX and torch that are the same memory, by DLPack."""
 
+import os
 import warnings
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import torch
+from jax._src.xla_bridge import backends_are_initialized
 
 Copy = Literal["never", "warn", "allow"]
 ALIGNMENT = 64  # bytes; XLA computes in place only where an array begins at a multiple of it
@@ -18,6 +20,39 @@ class SwapError(ValueError):
 
 class CopyWarning(UserWarning):
     """Memory that could not be shared; the message names the array and the reason."""
+
+
+class _Process:
+    """Whether JAX was at work when a process was forked, in which it would wait for ever."""
+
+    at_work = forked = False
+
+    @classmethod
+    def before(cls) -> None:
+        cls.at_work = backends_are_initialized()
+
+    @classmethod
+    def after(cls) -> None:
+        cls.forked = cls.at_work
+
+
+if hasattr(os, "register_at_fork"):  # where there is a fork
+    os.register_at_fork(before=_Process.before, after_in_child=_Process.after)
+
+
+def require_jax() -> None:
+    """Raise an error where JAX would wait for threads that were not forked with it.
+
+    Raises:
+        SwapError: in a process that was forked from one in which JAX was at work.
+
+    >>> require_jax()
+    """
+    if _Process.forked:
+        raise SwapError(
+            "JAX cannot compute in a process that was forked from one where it was at work; "
+            'start it anew, a DataLoader\'s by multiprocessing_context="spawn"'
+        )
 
 
 def to_jax(tensor: torch.Tensor, copy: Copy = "warn", name: str = "the tensor") -> jax.Array:
@@ -33,7 +68,8 @@ def to_jax(tensor: torch.Tensor, copy: Copy = "warn", name: str = "the tensor") 
 
     Raises:
         SwapError: a tensor that is on no device of JAX's, is float64 without `jax.enable_x64`,
-            holds integers that int32 does not, or would have to be copied and must not.
+            holds integers that int32 does not, or would have to be copied and must not; a process
+            that was forked from one where JAX was at work.
 
     Source: https://dmlc.github.io/dlpack.
 
@@ -41,6 +77,7 @@ def to_jax(tensor: torch.Tensor, copy: Copy = "warn", name: str = "the tensor") 
     >>> to_jax(tensor).unsafe_buffer_pointer() == tensor.data_ptr()
     True
     """
+    require_jax()
     tensor = tensor.detach()
     if tensor.device.type == "meta" or tensor.layout != torch.strided:
         kind = tensor.device.type if tensor.device.type == "meta" else str(tensor.layout)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from flaxnets.swap.arrays import Copy, SwapError, to_jax, to_torch
+from flaxnets.swap.arrays import Copy, SwapError, require_jax, to_jax, to_torch
 from flaxnets.swap.host_call import inside
 
 
@@ -25,7 +25,8 @@ def flax_function(function: Callable, *, copy: Copy = "warn") -> Callable:
             that repeats one number, as that of a sum, is copied in any case.
 
     Raises:
-        SwapError: when called, an argument that JAX cannot take.
+        SwapError: when called, an argument that JAX cannot take, or a process that was forked from
+            one where JAX was at work.
 
     >>> loss = flax_function(lambda x, y: jnp.mean((x - y) ** 2))
     >>> x = torch.tensor([1.0, 3.0], requires_grad=True)
@@ -140,6 +141,7 @@ class Call:
 
     def arrays(self, tensors: Sequence[torch.Tensor]) -> list[jax.Array]:
         """The arguments as JAX has them."""
+        require_jax()
         if tensors and tensors[0].is_cuda:  # arrays that are kept do not know torch's stream
             torch.cuda.current_stream(tensors[0].device).synchronize()
         found = []

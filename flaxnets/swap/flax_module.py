@@ -12,7 +12,7 @@ from flax import nnx
 from torch import nn
 
 from flaxnets.bridge.convert import as_numpy
-from flaxnets.swap.arrays import SwapError
+from flaxnets.swap.arrays import SwapError, require_jax
 from flaxnets.swap.torch_call import Host
 
 
@@ -84,6 +84,7 @@ class TorchModule(nnx.Module):
 
     def __call__(self, *args: Any, rngs: nnx.Rngs | None = None, **kwargs: Any) -> Any:
         """What the module's `forward` computes, of JAX arrays in torch's layouts."""
+        require_jax()
         template = self._template
         weights = [self._variable(name) for name in template.names]
         leaves, tree = jax.tree.flatten((args, kwargs))
@@ -134,6 +135,18 @@ class _Template:
         self.tied = {name: source for name, source in everywhere if name != source}
         self._hosts: dict[Any, Host] = {}
         self._one_at_a_time = threading.Lock()  # a module's weights are swapped while it computes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Template":
+        """Itself: it holds no values, and what JAX has compiled of it serves copies, too."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is compiled."""
+        return {k: v for k, v in vars(self).items() if k not in ("_hosts", "_one_at_a_time")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A template of its own."""
+        vars(self).update(state, _hosts={}, _one_at_a_time=threading.Lock())
 
     def host(self, tree: Any, deterministic: bool, use_running_average: bool) -> Host:
         """The call for one structure of arguments, in one mode."""

@@ -13,20 +13,28 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat
 
 from flaxnets import bridge
+from flaxnets.edge import files
 from flaxnets.edge.files import atomic, sync
+from flaxnets.edge.message import printable, some
+from flaxnets.edge.structure import StructureError, parse
 
 FORMAT = 1
 RECORD = "handover.json"
 WEIGHTS, AVERAGE = "model.safetensors", "average.safetensors"
+MOST = sys.float_info.max
+MOST_STEPS = 2**31 - 1  # which JAX counts in 32 bits
+NUMBERS = ("step", "mu_product")  # slots that are one number, whatever the parameter's shape
 FAMILY = {"adamw": "adam"}  # optimizers that remember the same
 # Of torch's param_groups: how a step is computed, which changes nothing but rounding, and what a
 # schedule sets.
@@ -81,6 +89,61 @@ class Handover:
     run: dict[str, Any] | None = None
 
 
+# The record as JSON holds it.
+
+
+def _as_group(group: dict[str, Any]) -> dict[str, Any]:
+    names, rate = group.get("names"), group.get("lr", 0)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError('should have "names", a list of texts')
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not -MOST <= rate <= MOST:
+        raise ValueError('should have a finite number as "lr"')
+    return group
+
+
+STRICT = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=0, le=MOST_STEPS)]
+Part = Annotated[str, Field(pattern=r"^[^/\\\x00]*$")]  # a part of a file's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plateau:
+    __pydantic_config__: ClassVar = STRICT
+
+    best: FiniteFloat | None
+    num_bad_epochs: Count
+    cooldown_counter: Count
+    lr: FiniteFloat | Annotated[list[FiniteFloat], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Optimizer:
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    step: Count
+    scheduled: Count
+    groups: list[Annotated[dict[str, Any], AfterValidator(_as_group)]]
+    plateau: _Plateau | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    format: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    __pydantic_config__: ClassVar = STRICT
+
+    format: int
+    step: Count
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+    optimizers: dict[Part, _Optimizer]
+    run: dict[str, Any] | None
+    digests: dict[str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resumed:
     """What a script goes on with.
@@ -125,8 +188,8 @@ def save_handover(
             where the other side goes on; torch's optimizer knows its own.
 
     Raises:
-        HandoverError: a model or optimizer that has no neutral form, a folder that holds
-            something.
+        HandoverError: a model or optimizer that has no neutral form, a step or seed out of range,
+            a folder that holds something.
         OSError: files that cannot be written.
 
     >>> import tempfile
@@ -140,6 +203,7 @@ def save_handover(
     >>> load_handover(folder, model, state).seed
     7
     """
+    raise_for(step_findings(step))
     side, about = _side(model, optimizer, scheduler, options)
     try:
         weights, found = side.capture(model, _by_part(optimizer), step, about)
@@ -202,7 +266,8 @@ def write(folder: str | os.PathLike, state: Handover) -> None:
     """Write a handover, which is there as a whole when this returns and not at all before.
 
     Raises:
-        HandoverError: a folder that holds something, an array that is not finite.
+        HandoverError: a folder that holds something, an array or option that is not finite, a
+            number out of range.
         OSError: files that cannot be written.
 
     >>> folder = Path(tempfile.mkdtemp()) / "handover"
@@ -241,14 +306,19 @@ def _fill(folder: Path, state: Handover) -> None:
         "step": state.step,
         "seed": state.seed,
         "optimizers": {
-            part: {name: value for name, value in asdict(own).items() if name != "slots"}
+            part: {name: value for name, value in vars(own).items() if name != "slots"}
             for part, own in state.optimizers.items()
         },
         "run": state.run,
         "digests": {name: _digest(folder / name) for name in arrays},
     }
+    try:
+        content = json.dumps(record, indent=2, allow_nan=False).encode()
+        parse(_Record, content, folder / RECORD)
+    except ValueError as error:
+        raise HandoverError(str(error)) from None
     with atomic(folder / RECORD) as file:
-        file.write(json.dumps(record, indent=2, allow_nan=False).encode())
+        file.write(content)
 
 
 def read(folder: str | os.PathLike) -> Handover:
@@ -258,41 +328,45 @@ def read(folder: str | os.PathLike) -> Handover:
         HandoverError: a folder that is none, or a broken one, with what is wrong.
     """
     folder = Path(folder)
+    path = folder / RECORD
     try:
-        record = json.loads((folder / RECORD).read_bytes())
+        content = files.read(files.within(folder, RECORD), files.RECORD)
     except OSError as error:
         raise HandoverError(f"{folder} holds no handover: {RECORD}: {error.strerror}") from None
-    except ValueError as error:
-        raise HandoverError(f"{folder / RECORD} is broken: {error}") from None
     try:
-        if record["format"] != FORMAT:
+        if (known := parse(_Format, content, path).format) != FORMAT:
             raise HandoverError(
-                f"{folder / RECORD} has format {record['format']}; this version reads {FORMAT}"
+                f"{path} has format {printable(known)}; this version reads {FORMAT}"
             )
-        average = _arrays(folder, record, AVERAGE) if AVERAGE in record["digests"] else None
-        return Handover(
-            step=record["step"],
-            weights=_arrays(folder, record, WEIGHTS),
-            optimizers={
-                part: OptimizerState(slots=_arrays(folder, record, _file_of(part)), **own)
-                for part, own in record["optimizers"].items()
-            },
-            seed=record["seed"],
-            average=average,
-            run=record["run"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise HandoverError(f"{folder / RECORD} is broken: {error}") from None
+        record = parse(_Record, content, path)
+    except StructureError as error:
+        raise HandoverError(str(error)) from None
+    wanted = [WEIGHTS, *map(_file_of, record.optimizers)]
+    if missing := {*wanted} - record.digests.keys():
+        raise HandoverError(f"{path} lacks the digests of {some(sorted(missing))}")
+    if more := record.digests.keys() - {*wanted, AVERAGE}:
+        raise HandoverError(f"{path} has digests of {some(sorted(more))}, which it says nothing of")
+    return Handover(
+        step=record.step,
+        weights=_arrays(folder, record, WEIGHTS),
+        optimizers={
+            part: OptimizerState(slots=_arrays(folder, record, _file_of(part)), **asdict(own))
+            for part, own in record.optimizers.items()
+        },
+        seed=record.seed,
+        average=_arrays(folder, record, AVERAGE) if AVERAGE in record.digests else None,
+        run=record.run,
+    )
 
 
-def _arrays(folder: Path, record: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+def _arrays(folder: Path, record: _Record, name: str) -> dict[str, np.ndarray]:
     path = folder / name
     try:
-        if _digest(path) != record["digests"][name]:
-            raise HandoverError(f"{path} is not as it was written (another digest)")
+        if _digest(files.within(folder, name)) != record.digests[name]:
+            raise HandoverError(f"{printable(path)} is not as it was written (another digest)")
         return bridge.read(path)
     except OSError as error:
-        raise HandoverError(f"{path} cannot be read: {error.strerror}") from None
+        raise HandoverError(f"{printable(path)} cannot be read: {error.strerror}") from None
     except bridge.BridgeError as error:
         raise HandoverError(str(error)) from None
 
@@ -302,8 +376,8 @@ def _file_of(part: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with files.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _side(
@@ -329,16 +403,55 @@ def _by_part(given: Any) -> dict[str, Any]:
 # What both sides ask of a state that they are to go on from.
 
 
+def step_findings(step: int) -> list[str]:
+    """A number of steps that no run takes.
+
+    >>> step_findings(-1)
+    ['step -1 is not between 0 and 2147483647']
+    """
+    within = 0 <= step <= MOST_STEPS
+    return [] if within else [f"step {printable(step)} is not between 0 and {MOST_STEPS}"]
+
+
 def part_findings(found: Handover, parts: Mapping[str, Any]) -> list[str]:
     """Optimizers that are missing, and such that nobody asks for."""
 
     def said(part: str) -> str:
-        return f"of part {part!r}" if part else "of the whole model"
+        return f"of part '{printable(part)}'" if part else "of the whole model"
 
     return [
         *(f"missing optimizer {said(part)}" for part in parts.keys() - found.optimizers.keys()),
         *(f"unexpected optimizer {said(part)}" for part in found.optimizers.keys() - parts.keys()),
     ]
+
+
+def number_findings(told: OptimizerState) -> list[str]:
+    """Slots that have to be one real number and are not, and steps that are no count.
+
+    >>> slots = {"w.step": np.ones(2), "v.step": np.array(1.5)}
+    >>> number_findings(OptimizerState(name="adam", step=2, scheduled=2, slots=slots))
+    ['step of w has shape (2,), not ()', 'step 1.5 is no count']
+    """
+    findings, steps = step_findings(told.step), set()
+    for label, value in told.slots.items():
+        name, _, slot = label.rpartition(".")
+        if slot not in NUMBERS:
+            continue
+        if value.shape:
+            findings.append(f"{slot} of {name} has shape {value.shape}, not ()")
+        elif value.dtype.kind != "f":
+            findings.append(f"{slot} of {name} has dtype {value.dtype}, which is not real")
+        elif slot == "step":
+            steps.add(float(value))
+    findings += [
+        f"step {step:g} is no count"
+        for step in steps
+        if not step.is_integer() or step_findings(int(step))
+    ]
+    # Slots hold their steps in float32, which has not every count.
+    if not findings and steps and max(steps) not in (told.step, np.float32(told.step)):
+        findings.append(f"the slots are after {max(steps):g} steps, not {told.step}")
+    return findings
 
 
 def kind_findings(name: str, found: OptimizerState) -> list[str]:
@@ -348,7 +461,7 @@ def kind_findings(name: str, found: OptimizerState) -> list[str]:
     ['the optimizer is adamw, not sgd']
     """
     same = FAMILY.get(name, name) == FAMILY.get(found.name, found.name)
-    return [] if same else [f"the optimizer is {name}, not {found.name}"]
+    return [] if same else [f"the optimizer is {name}, not {printable(found.name)}"]
 
 
 def option_findings(
@@ -359,9 +472,9 @@ def option_findings(
     >>> option_findings({"lr": 0.1, "eps": 1e-4}, {"lr": 0.2, "eps": 1e-8})
     ['eps is 0.0001, not 1e-08']
     """
-    given, known = json_of(options), json_of(group)
+    given, known = json_of(options), group
     return [
-        f"{name} is {given[name]}, not {known[name]}"
+        f"{name} is {given[name]}, not {printable(known[name])}"
         for name in given.keys() & known.keys() - {*free}
         if given[name] != known[name]
     ]
@@ -394,6 +507,12 @@ def plateau_of(best: float, bad: int, cooldown: int, rate: float | list[float]) 
     }
 
 
+def rates_of(told: OptimizerState) -> list[float]:
+    """The rates that a ReduceLROnPlateau has set, of one group of parameters or of each."""
+    rates = (told.plateau or {"lr": []})["lr"]
+    return rates if isinstance(rates, list) else [rates]
+
+
 def plateau_findings(has: bool, told: OptimizerState) -> list[str]:
     """A ReduceLROnPlateau on one side only.
 
@@ -409,4 +528,4 @@ def plateau_findings(has: bool, told: OptimizerState) -> list[str]:
 def raise_for(findings: list[str]) -> None:
     """One error with all findings, if there are any."""
     if findings:
-        raise HandoverError("does not fit: " + "; ".join(sorted(findings)))
+        raise HandoverError("does not fit: " + some(sorted(findings), "; "))

@@ -26,11 +26,14 @@ from flaxnets.swap.handover import (
     OptimizerState,
     json_of,
     kind_findings,
+    number_findings,
     option_findings,
     part_findings,
     plateau_findings,
     plateau_of,
     raise_for,
+    rates_of,
+    step_findings,
 )
 from flaxnets.training.schedules import PlateauState
 from flaxnets.training.update_rules import AdamState, SGDState
@@ -101,33 +104,39 @@ def restore(
         HandoverError: with all that does not fit; nothing is then changed.
     """
     findings = weight_findings(model, found.weights)
-    findings += part_findings(found, states)
+    findings += step_findings(found.step) + part_findings(found, states)
     after = {}
     for part in states.keys() & found.optimizers.keys():
         own, told, before = _part(model, part), found.optimizers[part], _state(states[part])
-        state = _named(before, told.step)
+        state = _named(before, 0)
+        wrong = number_findings(told)
         try:
-            findings += (wrong := kind_findings(_kind(state), told))
+            wrong += kind_findings(_kind(state), told)
         except bridge.BridgeError as error:  # no state that is known here
             findings.append(str(error))
             continue
-        findings += _group_findings(json_of(_numbers(options.get(part) or {}, 0)), told)
-        findings += plateau_findings(_plateau(state) is not None, told)
+        names = [_join(part, name) for name in parameter_names(own)]
+        findings += _group_findings(json_of(_numbers(options.get(part) or {}, 0)), told, names)
+        wrong += _plateau_findings(state, told)
         if not wrong:
-            ready, wrong = _loaded(own, part, state, told)
+            ready, wrong = _loaded(own, names, state, told)
+        if not wrong:
             after[part] = _renamed(before, ready)
-            findings += wrong
+        findings += wrong
     raise_for(findings)
+    step = jnp.uint32(found.step)
     bridge.load_state_dict(model, found.weights)
     for part, given in states.items():
         if isinstance(given, nnx.Optimizer):
             given.opt_state = nnx.data(after[part])
-            given.step.set_value(jnp.uint32(found.step))
+            given.step.set_value(step)
             after[part] = given
     return after
 
 
-def _group_findings(options: Mapping[str, Any], told: OptimizerState) -> list[str]:
+def _group_findings(
+    options: Mapping[str, Any], told: OptimizerState, names: list[str]
+) -> list[str]:
     """Hyper-parameters that differ from these, or between groups, of which optax knows none."""
     if not told.groups:
         return []
@@ -138,21 +147,44 @@ def _group_findings(options: Mapping[str, Any], told: OptimizerState) -> list[st
         for name, value in other.items()
         if name not in ("names", *COMPUTED) and value != first.get(name)
     }
-    return option_findings(options, first) + [
-        f"the {len(told.groups)} param_groups differ in {name}" for name in differ
+    strangers = {name for group in told.groups for name in group["names"]} - {*names}
+    return [
+        *option_findings(options, first),
+        *(f"the {len(told.groups)} param_groups differ in {name}" for name in differ),
+        *(f"unexpected {name} in param_groups" for name in strangers),
     ]
 
 
-def _loaded(own: nnx.Module, part: str, state: Any, told: OptimizerState) -> tuple[Any, list[str]]:
+def _plateau_findings(state: Any, told: OptimizerState) -> list[str]:
+    """A ReduceLROnPlateau on one side only, or one that optax has no place for."""
+    found = _plateau_state(state)
+    if wrong := plateau_findings(found is not None, told):
+        return wrong
+    if found is None:
+        return []
+    rates, best = {*rates_of(told)}, (told.plateau or {})["best"] or 0
+    if len(rates) > 1:
+        return [f"the plateau has {len(rates)} rates, not 1"]
+    dtype = jax.tree.leaves(found.lr)[0].dtype
+    return [
+        f"{value:g} of the plateau is more than {dtype} holds"
+        for value in (best, *rates)
+        if abs(value) > jnp.finfo(dtype).max
+    ]
+
+
+def _loaded(
+    own: nnx.Module, names: list[str], state: Any, told: OptimizerState
+) -> tuple[Any, list[str]]:
     """An optax state that goes on from a neutral one, and what is wrong with that."""
-    names = [_join(part, name) for name in parameter_names(own)]
     places = {name: index for index, name in enumerate(names)}
     slots: dict[int, dict[str, np.ndarray]] = {}
     findings = []
     for label, value in told.slots.items():
         name, _, slot = label.rpartition(".")
         if name in places:
-            slots.setdefault(places[name], {})[slot] = value
+            own_type = np.float32 if slot == "mu_product" else value.dtype  # a torch's may be wider
+            slots.setdefault(places[name], {})[slot] = value.astype(own_type)
         else:
             findings.append(f"unexpected {slot} of {name}")
     torchs = {"state": slots, "param_groups": [{"params": list(range(len(names)))}]}
@@ -162,6 +194,8 @@ def _loaded(own: nnx.Module, part: str, state: Any, told: OptimizerState) -> tup
         state = bridge.load_optimizer_state_dict(own, state, torchs, step)
     except bridge.BridgeError as error:
         return state, [*findings, str(error).removeprefix("optimizer state does not fit: ")]
+    if steps_taken(state) not in (told.step, np.float32(told.step)):  # as slots hold it
+        findings.append(f"no slots after {told.step} steps")
     return _on_plateau(state, told), findings
 
 
@@ -169,19 +203,16 @@ def _on_plateau(state: Any, told: OptimizerState) -> Any:
     """A state whose ReduceLROnPlateau, if there is one, remembers what it did."""
     if told.plateau is None:
         return state
-    plateau = told.plateau
-    lr = plateau["lr"][0] if isinstance(plateau["lr"], list) else plateau["lr"]
+    known = {**told.plateau, "lr": rates_of(told)[0]}
 
     def remember(node: Any) -> Any:
         if not isinstance(node, PlateauState):
             return node
-        known = {**plateau, "lr": lr}
-        if known["best"] is None:
-            known["best"] = node.best
+        own = {"best": node.best, **{k: v for k, v in known.items() if v is not None}}
         with jax.enable_x64(True):  # else numbers in float64 would become float32
             return PlateauState(
                 *(
-                    jax.tree.map(lambda old, new=known[name]: jnp.asarray(new, old.dtype), field)
+                    jax.tree.map(lambda old, new=own[name]: jnp.asarray(new, old.dtype), field)
                     for name, field in node._asdict().items()
                 )
             )
@@ -248,11 +279,16 @@ def _numbers(options: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def _plateau(state: Any) -> dict[str, Any] | None:
+    found = _plateau_state(state)
+    if found is None:
+        return None
+    lr, best, bad, cooldown = (np.asarray(x).item() for x in jax.tree.leaves(found))
+    return plateau_of(best, bad, cooldown, lr)
+
+
+def _plateau_state(state: Any) -> PlateauState | None:
     def is_plateau(node: Any) -> bool:
         return isinstance(node, PlateauState)
 
-    for node in jax.tree.leaves(state, is_leaf=is_plateau):
-        if is_plateau(node):
-            lr, best, bad, cooldown = (np.asarray(x).item() for x in jax.tree.leaves(node))
-            return plateau_of(best, bad, cooldown, lr)
-    return None
+    leaves = jax.tree.leaves(state, is_leaf=is_plateau)
+    return next((node for node in leaves if is_plateau(node)), None)

@@ -1,5 +1,6 @@
 """The neutral form of a torch model and its optimizers; see `flaxnets.swap.handover`."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,14 @@ from flaxnets.swap.handover import (
     OptimizerState,
     json_of,
     kind_findings,
+    number_findings,
     option_findings,
     part_findings,
     plateau_findings,
     plateau_of,
     raise_for,
+    rates_of,
+    step_findings,
 )
 from torch_ref.arrays import tensors
 from torch_ref.training.optimizers import put
@@ -83,6 +87,7 @@ def restore(
     optimizers: Mapping[str, Any],
     found: Handover,
     schedulers: Mapping[str, Any],
+    average: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Put a neutral form into a model and its optimizers, in place; the optimizers.
 
@@ -92,25 +97,35 @@ def restore(
             not, are forgotten.
         found: the neutral form.
         schedulers: of the optimizers, not yet advanced.
+        average: a module whose parameters become the average of the weights.
 
     Raises:
         HandoverError: with all that does not fit; nothing is then changed.
     """
     names = _names(model)
-    findings = _weight_findings(model, found.weights)
-    findings += part_findings(found, optimizers)
+    findings = _weight_findings(model.state_dict(), found.weights)
+    averaged = {} if average is None else dict(average.named_parameters())
+    if averaged and found.average is None:
+        findings.append("an average of the weights is missing")
+    elif averaged:
+        findings += [f"average: {x}" for x in _weight_findings(averaged, found.average or {})]
+    findings += step_findings(found.step) + part_findings(found, optimizers)
     slots = {}
     for part in optimizers.keys() & found.optimizers.keys():
         told = found.optimizers[part]
         scheduler = schedulers.get(part)
         wrong = _strangers(optimizers[part], names) + kind_findings(_kind(optimizers[part]), told)
+        wrong += number_findings(told)
         wrong += _group_findings(optimizers[part], told, names, scheduler is not None)
-        wrong += _schedule_findings(scheduler, told)
+        wrong += _schedule_findings(scheduler, optimizers[part], told)
         if not wrong:
             slots[part], wrong = _fitted(optimizers[part], told, names)
         findings += wrong
     raise_for(findings)
-    model.load_state_dict(tensors(found.weights))
+    weights, others = tensors(found.weights), tensors(found.average or {})
+    model.load_state_dict(weights)
+    for name, value in averaged.items():
+        value.data.copy_(others[name])
     for part, optimizer in optimizers.items():
         told, scheduler = found.optimizers[part], schedulers.get(part)
         put(optimizer, slots[part])
@@ -142,8 +157,9 @@ def _strangers(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, st
     return [f"the optimizer moves {count} parameters that are not the model's"] if count else []
 
 
-def _weight_findings(model: nn.Module, weights: Mapping[str, np.ndarray]) -> list[str]:
-    own = model.state_dict()
+def _weight_findings(
+    own: Mapping[str, torch.Tensor], weights: Mapping[str, np.ndarray]
+) -> list[str]:
     findings = [f"missing {name}" for name in own.keys() - weights.keys()]
     findings += [f"unexpected {name}" for name in weights.keys() - own.keys()]
     for name in own.keys() & weights.keys():
@@ -179,11 +195,30 @@ def _group_findings(
     ]
 
 
-def _schedule_findings(scheduler: Any, told: OptimizerState) -> list[str]:
-    if wrong := plateau_findings(isinstance(scheduler, ReduceLROnPlateau), told):
+def _schedule_findings(
+    scheduler: Any, optimizer: torch.optim.Optimizer, told: OptimizerState
+) -> list[str]:
+    on_plateau = isinstance(scheduler, ReduceLROnPlateau)
+    if wrong := plateau_findings(on_plateau, told):
         return wrong
-    if scheduler is not None and scheduler.last_epoch:
+    if scheduler is None:
+        return []
+    if scheduler.last_epoch:
         return [f"the scheduler has taken {scheduler.last_epoch} steps; give a new one"]
+    if on_plateau:
+        count, rates = len(optimizer.param_groups), len(rates_of(told))
+        return [] if rates in (1, count) else [f"the plateau has {rates} rates, not {count}"]
+    # Rates are made of those before them, so the schedule is tried out on a copy.
+    alone = copy.copy(optimizer)
+    alone.param_groups = [
+        {k: v if k == "params" else copy.deepcopy(v) for k, v in group.items()}
+        for group in optimizer.param_groups
+    ]
+    try:
+        wind(copy.deepcopy(scheduler, {id(optimizer): alone}), told.scheduled)
+    except Exception as error:  # whatever a scheduler, or a user's function in it, has against it
+        kind = type(scheduler).__name__
+        return [f"{kind} does not take {told.scheduled} steps: {error}"]
     return []
 
 
@@ -203,13 +238,13 @@ def _fitted(
             own = given.pop(name, {})
             if not own and (not told.slots or not parameter.requires_grad):
                 continue  # before its first step torch has nothing
-            findings += [f"missing {slot} of {name}" for slot in wanted - own.keys()]
-            findings += [f"unexpected {slot} of {name}" for slot in own.keys() - wanted]
-            dtype = _dtype(parameter)
-            for slot, value in own.items():
-                if value.ndim or (parameter.dim() == 0 and slot not in ("step", "mu_product")):
-                    label = f"{slot} of {name}"
-                    findings += _misfits(label, value, tuple(parameter.shape), dtype)
+            findings += [f"missing {slot} of {name}" for slot in wanted.keys() - own.keys()]
+            findings += [f"unexpected {slot} of {name}" for slot in own.keys() - wanted.keys()]
+            for slot in own.keys() & wanted.keys():
+                shape, dtype = tuple(parameter.shape), _dtype(parameter)
+                if wanted[slot].dim() == 0:  # one number, in whichever precision
+                    shape, dtype = (), own[slot].dtype
+                findings += _misfits(f"{slot} of {name}", own[slot], shape, dtype)
             ready[parameter] = tensors(own)
     findings += [f"unexpected {slot} of {name}" for name, own in given.items() for slot in own]
     if (
@@ -221,7 +256,9 @@ def _fitted(
     return ready, findings
 
 
-def _slots_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> set[str]:
+def _slots_of(
+    optimizer: torch.optim.Optimizer, group: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """What an optimizer remembers of a parameter, seen on a step of one that does not matter."""
     alone = nn.Parameter(torch.zeros(1))
     alone.grad = torch.zeros(1)
@@ -232,7 +269,8 @@ def _slots_of(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> set
         probe.step()
     except (TypeError, RuntimeError):
         raise HandoverError(f"{_kind(optimizer)} has no neutral form") from None
-    return {slot for slot, value in probe.state[alone].items() if value is not None}
+    own = probe.state[alone].items()
+    return {slot: torch.as_tensor(value) for slot, value in own if value is not None}
 
 
 def _plateau(scheduler: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
@@ -252,7 +290,7 @@ def _put_plateau(
     scheduler.num_bad_epochs = plateau["num_bad_epochs"]
     scheduler.cooldown_counter = plateau["cooldown_counter"]
     scheduler.last_epoch = told.scheduled
-    rates = plateau["lr"] if isinstance(plateau["lr"], list) else [plateau["lr"]]
+    rates = rates_of(told)
     rates = rates if len(rates) > 1 else rates * len(optimizer.param_groups)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate

@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from flaxnets.swap.arrays import SwapError, torch_dtype
+
 Torch = Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]
 TARGET = "flaxnets_torch"
 VERSION = 0, 3  # of the interface that is written down here; XLA refuses what it no longer has
@@ -55,7 +57,7 @@ def host_call(
 
     Args:
         function: from tensors that must not be written to, to tensors of the results' shapes and
-            dtypes. What it raises is raised where the results are waited for.
+            dtypes. What it raises inside a program is raised where the results are waited for.
         results: shapes and dtypes.
         arrays: what the function gets.
 
@@ -64,6 +66,12 @@ def host_call(
     >>> double[0].tolist()
     [2.0, 2.0]
     """
+    if not any(isinstance(array, jax.core.Tracer) for array in arrays):
+        held = [array for array in arrays if isinstance(array, jax.Array)]  # not NumPy's
+        devices = {device for array in held for device in array.devices()}
+        if len(devices) < 2:
+            committed = devices.pop() if any(array.committed for array in held) else None
+            return [jax.device_put(x, committed) for x in _by_numpy(function, results, arrays)]
     if function not in _numbers:
         _known.append(function)
         _numbers[function] = len(_known) - 1
@@ -76,7 +84,7 @@ def host_call(
     def by_callback(*arrays: jax.Array) -> list[jax.Array]:
         return list(
             jax.pure_callback(
-                lambda *given: _by_numpy(function, given),
+                lambda *given: _by_numpy(function, results, given),
                 list(results),
                 *arrays,
                 vmap_method="sequential",
@@ -86,21 +94,50 @@ def host_call(
     return jax.lax.platform_dependent(*arrays, cpu=in_place, default=by_callback)
 
 
-def _by_numpy(function: Torch, arrays: Sequence[Any]) -> list[np.ndarray]:
-    tensors = [_from_numpy(np.asarray(array)) for array in arrays]
-    return [_to_numpy(output) for output in function(tensors)]
+def _by_numpy(
+    function: Torch, results: Sequence[jax.ShapeDtypeStruct], arrays: Sequence[Any]
+) -> list[np.ndarray]:
+    held = [np.asarray(array, order="C") for array in arrays]  # as long as their tensors
+    places = [torch.empty(x.shape, dtype=torch_dtype(x.dtype)) for x in results]
+    _fill(places, function, [_at(x.ctypes.data, x.shape, torch_dtype(x.dtype)) for x in held])
+    return list(map(_to_numpy, places))
 
 
-def _from_numpy(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
+def _at(address: int, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Memory as a tensor."""
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype).view(shape)
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+def _fill(places: list[torch.Tensor], function: Torch, tensors: list[torch.Tensor]) -> None:
+    """Put what a function returns in its places.
+
+    Raises:
+        SwapError: outputs of another shape than their places, or with values that these lack.
+    """
+    before, _inside.now = inside(), True
+    try:
+        for index, (place, output) in enumerate(zip(places, function(tensors), strict=True)):
+            if place.shape != output.shape:
+                raise SwapError(
+                    f"output {index} has shape {tuple(output.shape)}, "
+                    f"and had {tuple(place.shape)} when it was tried out"
+                )
+            if place.dtype != output.dtype and not torch.equal(output.to(place.dtype), output):
+                raise SwapError(
+                    f"output {index} holds {output.dtype} values that {place.dtype} lacks"
+                )
+            place.copy_(output)
+    finally:
+        _inside.now = before
 
 
 # Structures of xla/ffi/api/c_api.h, up to the last field that is read here; most begin with HEAD.
@@ -135,13 +172,7 @@ class _Buffer(ctypes.Structure):
 
     def tensor(self) -> torch.Tensor:
         """The buffer's memory as a tensor."""
-        shape = self.dims[: self.rank]
-        dtype = DTYPES[self.dtype]
-        if 0 in shape:
-            return torch.empty(shape, dtype=dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        memory = (ctypes.c_char * size).from_address(self.data)
-        return torch.frombuffer(memory, dtype=dtype).view(shape)
+        return _at(self.data, self.dims[: self.rank], DTYPES[self.dtype])
 
 
 class _Buffers(ctypes.Structure):
@@ -207,29 +238,14 @@ def _handle(pointer):
         return None
     if frame.stage != EXECUTE:
         return None
-    _inside.now = True
     try:
         function = _known[frame.attributes.entries[0].contents.value[0]]
-        places = frame.results.tensors()
-        found = function(frame.arguments.tensors())
-        for index, (place, output) in enumerate(zip(places, found, strict=True)):
-            if place.shape != output.shape:
-                raise ValueError(
-                    f"output {index} has shape {tuple(output.shape)}, "
-                    f"and had {tuple(place.shape)} when it was compiled"
-                )
-            if place.dtype != output.dtype and not torch.equal(output.to(place.dtype), output):
-                raise ValueError(
-                    f"output {index} holds {output.dtype} values that {place.dtype} lacks"
-                )
-            place.copy_(output)
+        _fill(frame.results.tensors(), function, frame.arguments.tensors())
     except Exception as error:  # nobody above could catch it
         line = f"{type(error).__name__}: {error}".encode()
         told = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, line, INTERNAL)
         create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(frame.api.contents.create_error)
         return create(ctypes.addressof(told))
-    finally:
-        _inside.now = False
     return None
 
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flaxnets.swap.arrays import SwapError, has_x64, jax_dtype, torch_dtype
+from flaxnets.swap.arrays import SwapError, has_x64, jax_dtype, require_jax, torch_dtype
 from flaxnets.swap.host_call import host_call
 
 
 def torch_function(function: Callable) -> Callable:
     """A function of torch tensors as one of JAX arrays, with gradients where torch has them.
 
-    It runs in torch, on the memory of the compiled program, and may stand inside `jax.jit`,
+    It runs in torch, on the memory of JAX, and may stand inside `jax.jit`,
     `jax.grad`, `jax.vjp`, `lax.scan` and, one row after the other, `jax.vmap`. The gradient
     computes the function once more. Shapes of outputs must not depend on values, and integers of
     32 bits arrive as torch's of 64.
@@ -27,9 +27,10 @@ def torch_function(function: Callable) -> Callable:
             of tensors, and does not remember anything. Arguments that are no arrays are constants.
 
     Raises:
-        SwapError: when called, what the function returns is no pytree of tensors, or holds
-            float64 where JAX has no x64.
-        JaxRuntimeError: what the function raises, where its results are waited for.
+        SwapError: when called, what the function returns is no pytree of tensors, holds float64
+            where JAX has no x64, or has a shape that depends on values.
+        JaxRuntimeError: what the function raises inside a program, where its results are waited
+            for.
 
     >>> metric = torch_function(lambda x, y: torch.nn.functional.l1_loss(x, y))
     >>> jax.jit(jax.grad(metric))(jnp.array([1.0, 3.0]), jnp.zeros(2)).tolist()
@@ -38,6 +39,7 @@ def torch_function(function: Callable) -> Callable:
     known: dict[Any, Host] = {}
 
     def called(*args: Any, **kwargs: Any) -> Any:
+        require_jax()
         leaves, tree = jax.tree.flatten((args, kwargs))
         is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
         constants = tuple(

@@ -1,8 +1,10 @@
 """An NNX model as a `torch.nn.Module` whose forward and backward passes are jitted JAX."""
 
+import copyreg
 import functools
 import inspect
 import itertools
+import sys
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -22,6 +24,16 @@ from torch_ref.arrays import tensor
 
 HELD_BY_TORCH = nnx.Module | nnx.Variable | jax.Array | jax.ShapeDtypeStruct
 MODES = {"deterministic", "use_running_average"}  # what differs between training and evaluation
+
+
+def _reduced(function: Any) -> Any:
+    """A function of a module, such as `jax.nn.relu`, by its name, for pickle."""
+    home = sys.modules.get(function.__module__)
+    known = getattr(home, function.__qualname__, None) is function
+    return function.__qualname__ if known else object.__reduce_ex__(function, 2)
+
+
+copyreg.pickle(jax.custom_jvp, _reduced)  # which pickle takes for the function inside
 
 
 def as_torch(

@@ -1,5 +1,11 @@
 """Torch modules as NNX modules: equal to the modules themselves, in all that JAX does to them."""
 
+import copy
+import gc
+import pickle
+import weakref
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,8 +215,69 @@ def test_nested(images):
     """A module that hides a module of `as_torch` is refused: JAX would wait for itself."""
     inner = swap.as_torch(nnx.Linear(6, 6, rngs=nnx.Rngs(0)))
     network = swap.as_flax(torch.nn.Sequential(inner, torch.nn.Tanh()))
+    with pytest.raises(swap.SwapError, match="JAX cannot compute inside"):
+        network(jnp.ones((2, 6)))
     with pytest.raises(jax.errors.JaxRuntimeError, match="SwapError: JAX cannot compute inside"):
-        jax.block_until_ready(network(jnp.ones((2, 6))))
+        jax.block_until_ready(jax.jit(network)(jnp.ones((2, 6))))
+
+
+def _value_and_gradient(network, images):
+    """Of a loss that dropout and statistics are in."""
+
+    def loss(network):
+        return jnp.sin(network(images, rngs=nnx.Rngs(3))).sum()
+
+    value, gradient = nnx.value_and_grad(loss)(network)
+    return [value, *jax.tree.leaves(gradient)]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))]
+)
+def test_copies(images, copied):
+    """Copied and pickled modules have weights and statistics of their own, and compute the same."""
+    module = _net()
+    getattr(module, "0").weight.requires_grad_(False)
+    network = swap.as_flax(module)
+    network(images, rngs=nnx.Rngs(0))  # which moves statistics, and compiles
+    state = bridge.state_dict(network)
+    other = copied(network)
+    for name, value in bridge.state_dict(other).items():
+        np.testing.assert_array_equal(value, state[name])
+    both = [_value_and_gradient(one, images) for one in (network, other)]
+    for one, wanted in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, wanted)
+    state = bridge.state_dict(network)
+    bridge.load_state_dict(other, {name: np.asarray(value + 1) for name, value in state.items()})
+    for name, value in bridge.state_dict(network).items():
+        np.testing.assert_array_equal(value, state[name])
+
+
+def _memory():
+    """What this process holds, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+def test_let_go(images):
+    """A new module in every iteration, outside of `jit`: none is kept, nor any memory."""
+    gone = []
+
+    def iteration():
+        network = swap.as_flax(_net())
+        _value_and_gradient(network, images)
+        gone.append(weakref.ref(network))
+        gone.append(weakref.ref(network._template))
+
+    for _ in range(10):
+        iteration()
+    gc.collect()
+    before = _memory()
+    for _ in range(30):
+        iteration()
+    gc.collect()
+    assert not any(reference() for reference in gone)
+    assert (_memory() - before) / 30 < 0.1  # MiB
 
 
 def test_no_values():

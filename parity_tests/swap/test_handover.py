@@ -1,6 +1,10 @@
 """Training that changes the backend goes on as training that never did, from one folder."""
 
+import copy
 import json
+import os
+import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +13,7 @@ import optax
 import pytest
 import torch
 from flax import nnx
+from hypothesis import strategies as st
 
 from flaxnets import bridge, layers, swap
 from flaxnets.bridge.convert import in_dtype
@@ -17,6 +22,7 @@ from flaxnets.swap import handover
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
 from flaxnets.training import optimizers, schedules
 from flaxnets.training.objectives import apply
+from parity_tests.fuzz import attack, mutated, one_line
 from torch_ref.arrays import tensors
 from torch_ref.random import fold_in, key, replay
 
@@ -290,6 +296,104 @@ def test_parts(tmp_path):
     assert (tmp_path / "a" / "optimizer.two.safetensors").exists()
 
 
+PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau
+
+
+def _flax_whole(optimizer):
+    model = Two(1)
+    return model, nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+
+
+def _torch_whole(create, **options):
+    model = TorchTwo()
+    return model, create(model.parameters(), lr=0.1, **options)
+
+
+# By name: a model and its optimizer in torch, what schedules it, and the same in Flax.
+PAIRS = {
+    "sgd": (
+        lambda: _torch_whole(torch.optim.SGD, momentum=0.9),
+        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2),
+        lambda: _flax_whole(optimizers.sgd(schedules.step_lr(0.1, 2), momentum=0.9)),
+    ),
+    "nadam": (
+        lambda: _torch_whole(torch.optim.NAdam),
+        lambda optimizer: None,
+        lambda: _flax_whole(optimizers.nadam(0.1)),
+    ),
+    "plateau": (
+        lambda: _torch_whole(torch.optim.Adam),
+        PLATEAU,
+        lambda: _flax_whole(optax.chain(optimizers.adam(1.0), schedules.reduce_lr_on_plateau(0.1))),
+    ),
+    "parts": (_torch_two, lambda parts: {}, _flax_two),
+}
+
+
+class TorchSide:
+    """A model, its optimizer and its schedule in torch."""
+
+    def __init__(self, name):
+        begin, self.schedule, _ = PAIRS[name]
+        self.model, self.optimizer = begin()
+        self.scheduler = self.schedule(self.optimizer)
+
+    def step(self):
+        for parameter in self.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for optimizer in handover._by_part(self.optimizer).values():
+            optimizer.step()
+        if self.scheduler:
+            self.scheduler.step(*[1.0] * isinstance(self.scheduler, PLATEAU))
+
+    def load(self, folder):
+        self.scheduler = self.schedule(self.optimizer)
+        before = self.bits()
+        try:
+            return swap.load_handover(folder, self.model, self.optimizer, scheduler=self.scheduler)
+        except Exception:
+            assert self.bits() == before
+            raise
+
+    def save(self, folder, step):
+        swap.save_handover(
+            folder, self.model, self.optimizer, step=step, seed=3, scheduler=self.scheduler
+        )
+
+    def bits(self):
+        parts = handover._by_part(self.optimizer).values()
+        told = [self.model.state_dict(), *(part.state_dict() for part in parts)]
+        told += [self.scheduler.state_dict()] if self.scheduler else []
+        return jax.tree.map(lambda x: x.tolist() if torch.is_tensor(x) else copy.copy(x), told)
+
+
+class FlaxSide:
+    """The same in Flax."""
+
+    def __init__(self, name):
+        self.model, self.optimizer = PAIRS[name][2]()
+
+    def load(self, folder):
+        before = self.bits()
+        try:
+            return swap.load_handover(folder, self.model, self.optimizer)
+        except Exception:
+            assert self.bits() == before
+            raise
+
+    def save(self, folder, step):
+        options = {"lr": 0.1}
+        options = (
+            dict.fromkeys(self.optimizer, options) if type(self.optimizer) is dict else options
+        )
+        swap.save_handover(folder, self.model, self.optimizer, step=step, seed=3, options=options)
+
+    def bits(self):
+        parts = handover._by_part(self.optimizer).values()
+        leaves = jax.tree.leaves([nnx.state(self.model), *map(nnx.state, parts)])
+        return [np.asarray(leaf).tolist() for leaf in leaves]
+
+
 STATE = Handover(
     step=2,
     seed=3,
@@ -325,17 +429,41 @@ def test_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
+def _record(folder):
+    return json.loads((folder / "handover.json").read_text())
+
+
 def _edit(folder, **changes):
-    record = json.loads((folder / "handover.json").read_text())
-    (folder / "handover.json").write_text(json.dumps(record | changes))
+    (folder / "handover.json").write_text(json.dumps(_record(folder) | changes))
 
 
 BROKEN = {
     "holds no handover: handover.json: No such file": lambda f: (f / "handover.json").unlink(),
-    "handover.json is broken: Expecting": lambda f: (f / "handover.json").write_text("{"),
+    "handover.json: not JSON: EOF": lambda f: (f / "handover.json").write_text("{"),
     "handover.json has format 2; this version reads 1": lambda f: _edit(f, format=2),
-    "handover.json is broken: 'model.safetensors'": lambda f: _edit(f, digests={}),
-    "handover.json is broken: list indices": lambda f: (f / "handover.json").write_text("[]"),
+    "lacks the digests of model.safetensors, optimizer.safetensors": lambda f: _edit(f, digests={}),
+    r"has digests of ../x, which it says nothing of": lambda f: _edit(
+        f, digests=_record(f)["digests"] | {"../x": ""}
+    ),
+    r"handover.json: should be an object, not \[\]": lambda f: (f / "handover.json").write_text(
+        "[]"
+    ),
+    "handover.json: step should be greater than or equal to 0, not -1": lambda f: _edit(f, step=-1),
+    "handover.json: step should be less than or equal to 2147483647, not 118": lambda f: _edit(
+        f, step=2**70
+    ),
+    "handover.json: more is unknown": lambda f: _edit(f, more=1),
+    "handover.json: not JSON: recursion limit exceeded": lambda f: (f / "handover.json").write_text(
+        "[" * 10**5
+    ),
+    "handover.json: a link that leads out of the folder": lambda f: (
+        (f / "handover.json").rename(f.parent / "elsewhere"),
+        (f / "handover.json").symlink_to("../elsewhere"),
+    ),
+    "model.safetensors cannot be read: no plain file": lambda f: (
+        (f / "model.safetensors").unlink(),
+        os.mkfifo(f / "model.safetensors"),
+    ),
     "optimizer.safetensors cannot be read: No such": lambda f: (
         f / "optimizer.safetensors"
     ).unlink(),
@@ -354,6 +482,215 @@ def test_broken(tmp_path, message):
         handover.read(tmp_path / "there")
     assert str(tmp_path / "there") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Handovers after two steps, by the name of the pair and the side that wrote them."""
+    found = {}
+    for name in PAIRS:
+        first, second = TorchSide(name), FlaxSide(name)
+        for _ in range(2):
+            first.step()
+        for side in (first, second):
+            folder = tmp_path_factory.mktemp(name) / "there"
+            side.save(folder, 2)
+            found[f"{name} of {type(side).__name__}"] = folder
+            second.load(folder)
+    return found
+
+
+def _own(record, **changes):
+    """A record with changes of its only optimizer."""
+    return record | {"optimizers": {"": record["optimizers"][""] | changes}}
+
+
+def _plateau(record, **changes):
+    return _own(record, plateau=record["optimizers"][""]["plateau"] | changes)
+
+
+def _group(record, **changes):
+    (group,) = record["optimizers"][""]["groups"]
+    return _own(record, groups=[group | changes])
+
+
+# What is wrong, by what is said of it: which handover, and how its record or a file differs.
+WRONG = {
+    "step should be greater than or equal to 0, not -1": ("nadam", lambda r: r | {"step": -1}),
+    r"step should be less than or equal to 2147483647": ("nadam", lambda r: _own(r, step=2**70)),
+    "the slots are after 2 steps, not 3": ("nadam", lambda r: _own(r, step=3)),
+    'plateau.lr.float should be a valid number, not "a"': (
+        "plateau",
+        lambda r: _plateau(r, lr="a"),
+    ),
+    "plateau.lr.list[float] List should have at least 1 item": (
+        "plateau",
+        lambda r: _plateau(r, lr=[]),
+    ),
+    r"the plateau has 3 rates, not 1": ("plateau", lambda r: _plateau(r, lr=[0.1, 0.2, 0.3])),
+    "plateau.cooldown_counter is missing": ("plateau", lambda r: _own(r, plateau={"best": 0.1})),
+    'should have "names", a list of texts': ("sgd", lambda r: _own(r, groups=[{"lr": 0.1}])),
+    'should have a finite number as "lr"': ("sgd", lambda r: _group(r, lr="much")),
+    "param_groups": ("sgd", lambda r: _group(r, names=["one.weight", "nobody"])),
+    "exp_avg of one.weight has shape (), not (3, 2)": (
+        "nadam",
+        {"one.weight.exp_avg": np.ones(())},
+    ),
+    "step of one.weight has shape (3, 2), not ()": ("nadam", {"one.weight.step": np.ones((3, 2))}),
+    "step of one.bias has shape (1, 1, 1), not ()": (
+        "nadam",
+        {"one.bias.step": np.ones((1, 1, 1))},
+    ),
+    "step of one.bias has dtype bool, which is not real": (
+        "nadam",
+        {"one.bias.step": np.array(True)},
+    ),
+    "step -1 is no count": ("nadam", {"one.bias.step": np.array(-1.0)}),
+    "step 3e+09 is no count": ("nadam", {"one.bias.step": np.array(3e9)}),
+    "mu_product of two.bias has shape (2,), not ()": (
+        "nadam",
+        {"two.bias.mu_product": np.ones(2, np.float32)},
+    ),
+    "momentum_buffer of one.bias has dtype float64, not float32": (
+        "sgd",
+        {"one.bias.momentum_buffer": np.ones(3)},
+    ),
+    "unexpected exp_avg of one.bias": ("sgd", {"one.bias.exp_avg": np.ones(3, np.float32)}),
+}
+
+
+def _wronged(folder, changes):
+    """A folder whose record or slots are changed, these with the digest that they should have."""
+    record = _record(folder)
+    if callable(changes):
+        record = changes(record)
+    else:
+        slots = bridge.read(folder / "optimizer.safetensors") | changes
+        bridge.write(slots, folder / "optimizer.safetensors")
+        digest = handover._digest(folder / "optimizer.safetensors")
+        record["digests"]["optimizer.safetensors"] = digest
+    (folder / "handover.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("side", [TorchSide, FlaxSide])
+@pytest.mark.parametrize("said", WRONG)
+def test_nothing_changes(tmp_path, written, said, side):
+    """What is wrong is said in a line, and weights, moments, steps and rates stay to the bit."""
+    name, changes = WRONG[said]
+    ours = side(name)
+    if side is TorchSide:  # before its first step torch remembers nothing
+        ours.step()
+    shutil.copytree(written[f"{name} of TorchSide"], tmp_path / "there")
+    _wronged(tmp_path / "there", changes)
+    with pytest.raises(HandoverError, match=re.escape(said)) as caught:
+        ours.load(tmp_path / "there")  # which compares all bits
+    assert "\n" not in str(caught.value)
+
+
+def test_schedule_of_another_length(tmp_path, written):
+    """A scheduler that does not go so far is found out before anything is changed."""
+    shutil.copytree(written["nadam of TorchSide"], tmp_path / "there")
+    _wronged(tmp_path / "there", lambda record: _own(record, scheduled=7))
+    ours = TorchSide("nadam")
+    ours.schedule = lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, total_steps=3, cycle_momentum=False
+    )
+    with pytest.raises(HandoverError, match="OneCycleLR does not take 7 steps: Tried to step 4"):
+        ours.load(tmp_path / "there")
+
+
+def test_written_as_it_is_read(tmp_path):
+    """What could not be read again is not written."""
+    model, optimizer = _torch_whole(torch.optim.SGD)
+    for step, seed, said in [(-1, 0, "step -1 is not between"), (0, 2**70, "seed should be less")]:
+        with pytest.raises(HandoverError, match=said):
+            swap.save_handover(tmp_path / "there", model, optimizer, step=step, seed=seed)
+    optimizer.param_groups[0]["lr"] = float("inf")
+    with pytest.raises(HandoverError, match="Out of range float values are not JSON compliant"):
+        swap.save_handover(tmp_path / "there", model, optimizer, step=0)
+    assert not list(tmp_path.iterdir())
+
+
+def _require_as_written(folder, side, loaded):
+    """What was taken over is what the folder holds."""
+    found = handover.read(folder)
+    assert (loaded.step, loaded.seed) == (found.step, found.seed)
+    side.save(folder.parent / "again", found.step)
+    again = handover.read(folder.parent / "again")
+    shutil.rmtree(folder.parent / "again")
+    assert again.optimizers.keys() == found.optimizers.keys()
+    pairs = [(found.weights, again.weights)]
+    for part, told in found.optimizers.items():
+        pairs.append((told.slots, again.optimizers[part].slots))
+        if isinstance(side, FlaxSide) or told.name != "sgd":  # whose steps torch does not count
+            assert told.step == again.optimizers[part].step
+    for one, other in pairs:
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])
+
+
+DTYPES = ["float32", "float64", "float16", "int32", "int64", "uint8", "bool"]
+
+
+@st.composite
+def _other_arrays(draw, files):
+    """A file of a handover with one to three of its arrays removed, renamed or of another kind."""
+    file = draw(st.sampled_from(sorted(files)))
+    arrays = dict(files[file])
+    for _ in range(draw(st.integers(1, 3))):
+        names = sorted(arrays) or ["x"]
+        name = draw(st.sampled_from(names))
+        value = arrays.pop(name, np.ones(1))
+        kind = draw(st.sampled_from(["remove", "rename", "shape", "dtype", "value", "another"]))
+        if kind == "rename":
+            name = draw(st.sampled_from(["", ".", "x", "one.weight", f"{name}.step", f"x{name}"]))
+        elif kind == "shape":
+            shape = draw(st.sampled_from([(), (0,), (1,), (2,), (3, 2), (2, 3), (1, 1, 1)]))
+            value = np.resize(value, shape)
+        elif kind == "dtype":
+            value = value.astype(draw(st.sampled_from(DTYPES)))
+        elif kind == "value":
+            given = draw(st.sampled_from([-1.0, 0.0, 0.5, 3.0, 2.0**24, 3e9, 1e30]))
+            value = np.full(value.shape, given, value.dtype)
+        elif kind == "another":
+            value = draw(st.sampled_from(list(files[file].values()) or [value]))
+        if kind != "remove":
+            arrays[name] = value
+    return file, arrays
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("kind", ["records", "arrays"])
+def test_any_handover(tmp_path, written, kind, name, record_property):
+    """Mutated in structure: both sides take over what is written, or say why not and stay."""
+    sides = [TorchSide(name), FlaxSide(name)]
+    bases = [folder for key, folder in written.items() if key.startswith(f"{name} ")]
+    files = {path.name: bridge.read(path) for path in bases[0].glob("*.safetensors")}
+
+    def check(drawn):
+        base, record, changed = drawn
+        folder = tmp_path / "there"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(base, folder)
+        if record is not None:
+            (folder / "handover.json").write_text(record)
+        else:
+            file, arrays = changed
+            bridge.write(arrays, folder / file)
+            digests = _record(folder)["digests"] | {file: handover._digest(folder / file)}
+            _edit(folder, digests=digests)
+        for side in sides:
+            with one_line(HandoverError):
+                loaded = side.load(folder)
+                _require_as_written(folder, side, loaded)
+
+    records = st.one_of(
+        *(st.tuples(st.just(base), mutated(_record(base)), st.none()) for base in bases)
+    )
+    arrays = st.tuples(st.sampled_from(bases), st.none(), _other_arrays(files))
+    strategy = records if kind == "records" else arrays
+    attack(f"handover, {kind}", strategy, check, 40, record_property)
 
 
 def test_whole_or_absent(tmp_path, monkeypatch):

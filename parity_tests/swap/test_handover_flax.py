@@ -122,7 +122,10 @@ def test_groups():
     (own,) = found.optimizers.values()
     state = optimizers.adam(0.1).init(nnx.state(model, nnx.Param))
     for decay in (0.0, 0.1):
-        groups = [{"names": [], "weight_decay": 0.1}, {"names": ["x"], "weight_decay": decay}]
+        groups = [
+            {"names": [], "weight_decay": 0.1},
+            {"names": ["linear1.bias"], "weight_decay": decay},
+        ]
         grouped = OptimizerState(**{**vars(own), "groups": groups})
         told = Handover(step=1, weights=found.weights, optimizers={"": grouped})
         if decay:

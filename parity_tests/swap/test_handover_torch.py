@@ -1,6 +1,7 @@
 """The neutral form and a torch model: what does not fit is said at once, and nothing changes."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -118,6 +119,28 @@ def test_all_findings_in_one_error():
     for one, two in zip(before[0].values(), after[0].values(), strict=True):
         assert torch.equal(one, two)
     assert str(before[1]) == str(after[1])
+
+
+def test_average():
+    """An average of the weights is judged with all the rest, and taken over."""
+    model, optimizer = _after_a_step()
+    found = dataclasses.replace(_captured(model, optimizer), average={"one.bias": np.ones(2)})
+    other, ours = _after_a_step()
+    averaged = Net()
+    before = copy.deepcopy([other.state_dict(), averaged.state_dict()])
+    with pytest.raises(HandoverError) as caught:
+        handover_torch.restore(other, {"": ours}, found, {}, averaged)
+    assert str(caught.value) == (
+        "does not fit: average: missing one.weight; average: missing two.bias; "
+        "average: missing two.weight; average: one.bias has shape (2,), not (3,)"
+    )
+    for one, two in zip(before, [other.state_dict(), averaged.state_dict()], strict=True):
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    found = dataclasses.replace(found, average=found.weights)
+    handover_torch.restore(other, {"": ours}, found, {}, averaged)
+    assert all(
+        torch.equal(value, model.state_dict()[k]) for k, value in averaged.named_parameters()
+    )
 
 
 PLATEAU = torch.optim.lr_scheduler.ReduceLROnPlateau

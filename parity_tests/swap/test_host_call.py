@@ -34,9 +34,12 @@ def test_dtypes(dtype, shape):
     if 0 not in shape:  # else XLA knows the result without a call
         assert seen == [(shape, f"torch.{dtype}")]
     assert np.asarray(found).tobytes() == np.asarray(array).tobytes()
-    again = module._by_numpy(function, [array])[0]
+    again = module._by_numpy(function, result, [array])[0]
     assert again.dtype == np.asarray(array).dtype
     assert again.tobytes() == np.asarray(array).tobytes()
+    at_once = host_call(function, result, array)[0]
+    assert at_once.dtype == array.dtype
+    assert np.asarray(at_once).tobytes() == np.asarray(array).tobytes()
 
 
 def test_memory():

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -357,6 +359,64 @@ def test_data_loader(net, images):
     net.eval()
     found = torch.cat([net(batch) for batch, _ in loader])
     torch.testing.assert_close(found, net(images))
+
+
+WORKERS = """
+import sys
+import jax, torch
+from flax import nnx
+from flaxnets import swap
+
+class Computed(torch.utils.data.Dataset):
+    def __init__(self):
+        self.net = swap.as_torch(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.net(torch.full((3,), float(index))).detach()
+
+if __name__ == "__main__":
+    rows = Computed()
+    for way in sys.argv[1:]:
+        loader = torch.utils.data.DataLoader(rows, 2, num_workers=1, multiprocessing_context=way)
+        try:
+            (found,) = loader
+            print(way, torch.equal(found, torch.stack([rows[0], rows[1]])))
+        except swap.SwapError as error:
+            print(way, str(error).splitlines()[-1])
+"""
+
+
+def test_computing_workers(tmp_path):
+    """A forked worker that calls a module says what to do; one that was started anew computes."""
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, "fork", "spawn"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        "fork flaxnets.swap.arrays.SwapError: JAX cannot compute in a process that was forked from "
+        "one where it was at work; start it anew, a DataLoader's by "
+        'multiprocessing_context="spawn"',
+        "spawn True",
+    ], done.stderr
+
+
+def test_pickled_functions():
+    """A network that holds a differentiable function of JAX's, which goes by its name, as ever."""
+    module = swap.as_torch(flaxnets.create("transformer", variant="tiny"))
+    other = pickle.loads(pickle.dumps(module))
+    for one, wanted in zip(other.parameters(), module.parameters(), strict=True):
+        assert torch.equal(one, wanted)
+    assert pickle.loads(pickle.dumps(jax.nn.relu)) is jax.nn.relu
+    own = jax.custom_jvp(np.sin)  # no function of a module
+    assert pickle.loads(pickle.dumps(own)).fun is np.sin
 
 
 def test_arguments():
