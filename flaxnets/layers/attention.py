@@ -164,7 +164,8 @@ def _compute_capability() -> tuple[int, ...] | None:
 
 
 def _xla(query, key, value, bias, mask, is_causal) -> Array:
-    return jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes half precision
+        return jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
 
 
 def _cudnn(query, key, value, bias, mask, is_causal) -> Array:
@@ -173,9 +174,10 @@ def _cudnn(query, key, value, bias, mask, is_causal) -> Array:
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
 
     def fused(query, key, value):
-        return jax.nn.dot_product_attention(
-            query, key, value, bias, mask, is_causal=is_causal, implementation="cudnn"
-        )
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.nn.dot_product_attention(
+                query, key, value, bias, mask, is_causal=is_causal, implementation="cudnn"
+            )
 
     def written_out(query, key, value):
         return _xla(query, key, value, bias, mask, is_causal)

@@ -655,7 +655,7 @@ def _log_sum_exp(terms: list[Array]) -> Array:
     stacked = jnp.stack(terms)
     top = lax.stop_gradient(stacked.max(0))
     top = jnp.where(jnp.isneginf(top), 0, top)
-    total = jnp.exp(stacked - top).sum(0)
+    total = jnp.exp(stacked - top[None]).sum(0)
     return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)) + top, -jnp.inf)
 
 

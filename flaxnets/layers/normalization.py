@@ -467,7 +467,8 @@ class GroupNorm(nnx.GroupNorm):
     def __call__(self, x: Float[Array, "*b_x c"], *, mask: Any = None) -> Float[Array, "*b_x c"]:
         if x.ndim < 2 or x.shape[-1] != self.num_channels:
             raise ValueError(f"GroupNorm: input {x.shape} is not (b, ..., {self.num_channels})")
-        return super().__call__(x, mask=mask)
+        with jax.numpy_dtype_promotion("standard"):  # Flax's own code promotes to float32
+            return super().__call__(x, mask=mask)
 
 
 class LocalResponseNorm(nnx.Module):
