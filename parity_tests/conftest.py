@@ -14,6 +14,9 @@ from parity_tests.fuzz import ATTACKS
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # What a test computes does not depend on what this user has compiled before.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# Users may forbid implicit promotion, and nothing of the library may then rely on it.
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Most tests compile a small program for each of its operations and run it once. The checks that
 # judge optimised code ask for it themselves (flaxnets/parity/pair.py).
 if "XLA_FLAGS" not in os.environ:

@@ -1,12 +1,14 @@
 """A training run leaves its files behind, and they hold what was trained."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,27 @@ def test_every_architecture_trains(tmp_path, name):
         assert pictures == {"loss.png"} | wanted.get(spec.task, set())
         assert (outcome.out / "examples.txt").exists() == reads == bool(outcome.examples)
         assert "</html>" in (outcome.out / "report.html").read_text()
+
+
+def test_nothing_is_promoted():
+    """The suite asks of JAX what a strict user asks: dtypes and ranks meet as they are written."""
+    with pytest.raises(jax.dtypes.TypePromotionError, match="strict"):
+        jnp.ones(2) + jnp.ones(2, jnp.int32)
+    with pytest.raises(ValueError, match="jax_numpy_rank_promotion='raise'"):
+        jnp.ones(2) + jnp.ones((2, 2))
+
+
+def test_strict_user(tmp_path):
+    """Who forbids implicit promotion of dtypes and ranks trains as everybody does."""
+    strict = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+    command = [sys.executable, "-m", "flaxnets.cli", "train", "mlp"]
+    command += ["--in-features", "64", "--data", "digits", "--steps", "2"]
+    for name, settings in (("strict", strict), ("usual", dict.fromkeys(strict, ""))):
+        given = {key: value for key, value in (os.environ | settings).items() if value}
+        subprocess.run([*command, "--out", name], env=given, cwd=tmp_path, check=True)
+    weights = [bridge.read(tmp_path / name / "model.safetensors") for name in ("strict", "usual")]
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name])
 
 
 def test_trace_and_events(tmp_path):

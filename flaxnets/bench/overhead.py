@@ -56,7 +56,7 @@ def by_hand(state: HandState, batch: Batch) -> tuple[HandState, dict[str, jax.Ar
     def loss_of(params):
         x, labels = batch
         for index in range(0, len(params), 2):
-            x = x @ params[index] + params[index + 1]
+            x = x @ params[index] + params[index + 1][None]
             x = jax.nn.relu(x) if index < len(params) - 2 else x
         chosen = jnp.take_along_axis(jax.nn.log_softmax(x), labels[:, None], axis=1)
         return -chosen.mean(), (x.argmax(-1) == labels).mean()

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from flaxnets.layers.shape import lifted
+
 
 class ReLU(nnx.Module):
     """max(x, 0), with gradient 0 at 0.
@@ -79,7 +81,7 @@ class PReLU(nnx.Module):
                 f"input {x.shape} has another number of channels, its last axis, than "
                 f"num_parameters {slopes.size}; use one slope a channel or 1"
             )
-        return _leaky(x, slopes if slopes.size > 1 else slopes.reshape(()))
+        return _leaky(x, lifted(slopes, x.ndim) if slopes.size > 1 else slopes.reshape(()))
 
 
 class RReLU(nnx.Module):

@@ -68,7 +68,8 @@ def _windows(x: Array, axis: int, count: int) -> tuple[Array, Array]:
         windows = x.reshape(*x.shape[:axis], count, longest, *x.shape[axis + 1 :])
     else:
         windows = jnp.take(x, np.minimum(places, length - 1), axis, mode="clip")
-    return windows, jnp.asarray(inside.reshape(count, longest, *[1] * (x.ndim - axis - 1)))
+    inside = inside.reshape(*[1] * axis, count, longest, *[1] * (x.ndim - axis - 1))
+    return windows, jnp.asarray(inside)
 
 
 class _AdaptiveAvgPool(_AdaptivePool):

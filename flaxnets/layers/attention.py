@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax import lax
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from flaxnets.layers.dropout import Dropout
 from flaxnets.layers.linear import Linear
+from flaxnets.layers.shape import lifted
 
 _taken: ContextVar[set[str] | None] = ContextVar("_taken", default=None)
 
@@ -86,7 +88,7 @@ def attend(
     looks = None  # whether a query may look anywhere
     if mask is not None:
         if is_causal:
-            mask = mask & jnp.tri(query.shape[1], key.shape[1], dtype=bool)
+            mask = mask & jnp.tri(query.shape[1], key.shape[1], dtype=bool)[None, None]
             is_causal = False
         looks = mask.any(-1, keepdims=True)
         mask = mask | ~looks
@@ -105,7 +107,7 @@ def attend(
         y = compute(query, key, value, bias, mask, is_causal)
     else:
         if is_causal:
-            mask = jnp.tri(query.shape[1], key.shape[1], dtype=bool)
+            mask = jnp.tri(query.shape[1], key.shape[1], dtype=bool)[None, None]
         weights = attention_weights(query, key, mask, bias)
         y = _weighted(Dropout(dropout)(weights, rngs=rngs), value)
     return y if looks is None else jnp.where(looks.swapaxes(1, 2), y, 0)
@@ -162,7 +164,8 @@ def _compute_capability() -> tuple[int, ...] | None:
 
 
 def _xla(query, key, value, bias, mask, is_causal) -> Array:
-    return jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes half precision
+        return jax.nn.dot_product_attention(query, key, value, bias, mask, is_causal=is_causal)
 
 
 def _cudnn(query, key, value, bias, mask, is_causal) -> Array:
@@ -171,9 +174,10 @@ def _cudnn(query, key, value, bias, mask, is_causal) -> Array:
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
 
     def fused(query, key, value):
-        return jax.nn.dot_product_attention(
-            query, key, value, bias, mask, is_causal=is_causal, implementation="cudnn"
-        )
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.nn.dot_product_attention(
+                query, key, value, bias, mask, is_causal=is_causal, implementation="cudnn"
+            )
 
     def written_out(query, key, value):
         return _xla(query, key, value, bias, mask, is_causal)
@@ -198,13 +202,13 @@ def attention_weights(
     >>> attention_weights(jnp.ones((1, 1, 1, 2)), jnp.ones((1, 4, 1, 2))).tolist()
     [[[[0.25, 0.25, 0.25, 0.25]]]]
     """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
+    wide = np.promote_types(query.dtype, np.float32)
     scale = 1 / math.sqrt(query.shape[-1])
     scores = jnp.einsum("bthd,bshd->bhts", query * scale, key, preferred_element_type=wide)
     if bias is not None:
-        scores += bias.astype(wide)
+        scores += lifted(bias.astype(wide), 4)
     if mask is not None:  # added, so that NaN goes on into the gradients as it does in torch
-        scores += jnp.where(mask, 0, -jnp.inf).astype(wide)
+        scores += lifted(jnp.where(mask, 0, -jnp.inf).astype(wide), 4)
     return jax.nn.softmax(scores, axis=-1).astype(query.dtype)
 
 
@@ -359,7 +363,7 @@ class MultiheadAttention(nnx.Module):
             y = attend(q, k, v, mask, bias, is_causal=is_causal, dropout=dropout, rngs=rngs)
         y = rearrange(y, f"{batched} -> {axes} (h d)") @ self.out_proj.kernel[...]
         if self.out_proj.bias is not None:
-            y += self.out_proj.bias[...]
+            y += lifted(self.out_proj.bias[...], y.ndim)
         if not need_weights:
             return y, None
         weights = weights.mean(1) if average_attn_weights else weights
@@ -388,13 +392,14 @@ class MultiheadAttention(nnx.Module):
             matrices = [weight[...] for weight in separate]
         elif query is key and key is value:  # one product for all
             y = query @ self.in_proj_weight[...].T
-            return jnp.split(y if biases is None else y + biases, 3, -1)
+            return jnp.split(y if biases is None else y + lifted(biases, y.ndim), 3, -1)
         else:
             matrices = jnp.split(self.in_proj_weight[...], 3)
         projected = [x @ w.T for x, w in zip((query, key, value), matrices, strict=True)]
         if biases is None:
             return projected
-        return [x + b for x, b in zip(projected, jnp.split(biases, 3), strict=True)]
+        split = jnp.split(biases, 3)
+        return [x + lifted(b, x.ndim) for x, b in zip(projected, split, strict=True)]
 
     def _masks(
         self,

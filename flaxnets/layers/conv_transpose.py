@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from flaxnets.layers.conv import spread
 from flaxnets.layers.init import uniform_fan_in
+from flaxnets.layers.shape import lifted
 from flaxnets.layers.strided import Window, input_gradient, kernel_gradient
 
 
@@ -154,7 +155,7 @@ class _ConvTranspose(nnx.Module):
             self.strides, x.reshape(math.prod(batch), *spatial, x.shape[-1]), kernel
         )
         y = y.reshape(*batch, *y.shape[1:])
-        return y if bias is None else y + bias
+        return y if bias is None else y + lifted(bias, y.ndim)
 
 
 class ConvTranspose1d(_ConvTranspose):

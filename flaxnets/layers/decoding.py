@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
+from flaxnets.layers.shape import lifted
+
 Step = Callable[[Array, Array, Any, Any], tuple[Array, Any]]
 
 
@@ -112,6 +114,7 @@ def beam(
     first, state, memory = repeated(first), repeated(state), repeated(memory)
     scores = jax.eval_shape(step, first, jnp.zeros((), int), state, memory)[0]
     stays = jnp.where(jnp.arange(scores.shape[-1]) == padding, 0, -jnp.inf).astype(scores.dtype)
+    stays = lifted(stays, 3)
 
     def score(sums, lengths):
         return sums / ((5 + lengths.astype(sums.dtype)) / 6) ** length_penalty
@@ -126,11 +129,11 @@ def beam(
         logs = jax.nn.log_softmax(scores.at[:, padding].set(-jnp.inf))
         logs = jnp.where(ended[..., None], stays, rearrange(logs, "(b n) k -> b n k", n=n))
         sums = sums[..., None] + logs
-        lengths = lengths + ~ended
+        lengths = lengths + (~ended).astype(lengths.dtype)
         ranks = rearrange(score(sums, lengths[..., None]), "b n k -> b (n k)")
         _, chosen = jax.lax.top_k(ranks, n)
         parent, last = chosen // logs.shape[-1], (chosen % logs.shape[-1]).astype(first.dtype)
-        rows = (parent + n * jnp.arange(batch)[:, None]).ravel()
+        rows = (parent + n * jnp.arange(batch, dtype=parent.dtype)[:, None]).ravel()
 
         def kept(x):
             return jnp.take_along_axis(x, parent, axis=1)

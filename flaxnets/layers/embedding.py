@@ -170,7 +170,7 @@ class EmbeddingBag(_Table):
         if self.mode == "sum":
             return total
         count = jax.ops.segment_sum(jnp.ones_like(bag), bag, bags + 1)[:-1]
-        return total / jnp.maximum(count, 1)[:, None]
+        return total / jnp.maximum(count, 1)[:, None].astype(total.dtype)
 
     def _bags(self, indices: Array, offsets: Array | None) -> tuple[Array, int]:
         """The bag of every index, in reading order, and how many bags there are."""
@@ -183,7 +183,7 @@ class EmbeddingBag(_Table):
         if not isinstance(offsets, jax.core.Tracer) and offsets.size and int(offsets[0]) != 0:
             raise ValueError(f"the first of the offsets is {int(offsets[0])}; use 0")
         places = jnp.arange(indices.shape[0])
-        bag = jnp.searchsorted(offsets, places, side="right") - 1
+        bag = jnp.searchsorted(offsets.astype(int), places, side="right") - 1
         return bag, offsets.shape[0] - self.include_last_offset
 
 

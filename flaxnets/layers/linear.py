@@ -6,6 +6,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from flaxnets.layers.init import uniform_fan_in
+from flaxnets.layers.shape import lifted
 
 
 class Linear(nnx.Linear):
@@ -76,4 +77,4 @@ class Bilinear(nnx.Module):
         bias = None if self.bias is None else self.bias[...]
         input1, input2, kernel, bias = promote_dtype((input1, input2, self.kernel[...], bias))
         y = jnp.einsum("...i,ijo,...j->...o", input1, kernel, input2)
-        return y if bias is None else y + bias
+        return y if bias is None else y + lifted(bias, y.ndim)

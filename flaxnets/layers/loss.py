@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
+from flaxnets.layers.shape import lifted
+
 Real = Float[Array, "..."]
 
 # torch's bound in the gradient of binary_cross_entropy: 1e-12, held as float32 for every dtype.
@@ -122,7 +124,7 @@ def cross_entropy(
         raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1")
     classes = input.shape[-1]
     logs = jax.nn.log_softmax(input)
-    weighted = logs if weight is None else logs * weight
+    weighted = logs if weight is None else logs * lifted(weight, logs.ndim)
     if _is_real(target):
         _require_shape("target", target, input.shape)
         spread = target * (1 - label_smoothing) + label_smoothing / classes
@@ -175,7 +177,7 @@ def binary_cross_entropy(
     if (wrong := _first(input, (input < 0) | (input > 1))) is not None:
         raise ValueError(f"input holds {wrong}; use probabilities from 0 to 1")
     loss = _binary_cross_entropy(input, target)
-    return _reduce(loss if weight is None else loss * weight, reduction)
+    return _reduce(loss if weight is None else loss * lifted(weight, loss.ndim), reduction)
 
 
 @jax.custom_jvp
@@ -220,9 +222,9 @@ def binary_cross_entropy_with_logits(
     _require_alike(input=input, target=target)
     _require_broadcast("weight", weight, input.shape)
     _require_broadcast("pos_weight", pos_weight, input.shape)
-    positive = 1 if pos_weight is None else (pos_weight - 1) * target + 1
+    positive = 1 if pos_weight is None else lifted(pos_weight - 1, input.ndim) * target + 1
     loss = (1 - target) * input - positive * jax.nn.log_sigmoid(input)
-    return _reduce(loss if weight is None else loss * weight, reduction)
+    return _reduce(loss if weight is None else loss * lifted(weight, loss.ndim), reduction)
 
 
 def kl_div(
@@ -282,7 +284,7 @@ def multi_margin_loss(
     wrong = _out_of_range("target", target, classes)
     label = jnp.clip(target, 0, classes - 1)
     lead = jnp.take_along_axis(input, label[..., None], -1) - input
-    others = jnp.arange(classes) != label[..., None]
+    others = ~_is_class(label, classes)
     loss = jnp.where(others, jax.nn.relu(margin - lead) ** p, 0).sum(-1) / classes
     if weight is not None:
         loss = loss * weight[label]
@@ -308,7 +310,7 @@ def multilabel_margin_loss(
     wrong = _out_of_range("target", target, classes, ignored=-1).any(-1)
     counts = jnp.cumsum(target < 0, axis=-1) == 0
     label = jnp.clip(target, 0, classes - 1)
-    is_label = ((label[..., None] == jnp.arange(classes)) & counts[..., None]).any(-2)
+    is_label = (_is_class(label, classes) & counts[..., None]).any(-2)
     lead = jnp.take_along_axis(input, label, -1)[..., :, None] - input[..., None, :]
     counted = counts[..., :, None] & ~is_label[..., None, :]
     loss = jnp.where(counted, jax.nn.relu(1 - lead), 0).sum((-2, -1)) / classes
@@ -345,7 +347,7 @@ def soft_margin_loss(input: Real, target: Num[Array, "..."], *, reduction: str =
     """
     _require_alike(input=input)
     _require_shape("target", target, input.shape)
-    return _reduce(jax.nn.softplus(-target * input), reduction)
+    return _reduce(jax.nn.softplus(-_real(target, input) * input), reduction)
 
 
 def hinge_embedding_loss(
@@ -399,7 +401,7 @@ def margin_ranking_loss(
     """
     _require_alike(input1=input1, input2=input2)
     _require_shape("target", target, input1.shape)
-    return _reduce(_above_zero(margin - target * (input1 - input2)), reduction)
+    return _reduce(_above_zero(margin - _real(target, input1) * (input1 - input2)), reduction)
 
 
 def triplet_margin_loss(
@@ -539,6 +541,7 @@ def gaussian_nll_loss(
     if var.ndim and var.shape == input.shape[:-1]:
         var = var[..., None]
     _require_broadcast("var", var, input.shape)
+    var = lifted(var, input.ndim)
     if (wrong := _first(var, var < 0)) is not None:
         raise ValueError(f"var holds {wrong}; use variances of 0 or more")
     held = lax.stop_gradient(jnp.where(var < 0, jnp.nan, jnp.maximum(var, eps)))
@@ -589,12 +592,13 @@ def ctc_loss(
         raise ValueError(f"blank {blank} is not a class; use 0 to {classes - 1}")
     for name, lengths in (("input_lengths", spans), ("target_lengths", counts)):
         _require_labels(name, lengths, (batch,))
+    spans, counts = spans.astype(int), counts.astype(int)
     if targets.ndim == 1:
         targets = _unpacked(targets, counts)
     _require_labels("targets", targets, (batch, targets.shape[-1]))
     wrong = _out_of_range("input_lengths", spans, time + 1)
     wrong |= _out_of_range("target_lengths", counts, targets.shape[-1] + 1)
-    counted = jnp.arange(targets.shape[-1]) < counts[:, None]
+    counted = jnp.arange(targets.shape[-1])[None] < counts[:, None]
     labels = jnp.where(counted, targets, blank)
     wrong |= _out_of_range("targets", labels, classes).any(-1)
 
@@ -603,7 +607,7 @@ def ctc_loss(
     states = states.at[:, 1::2].set(jnp.clip(labels, 0, classes - 1))
     skips = jnp.pad(states[:, 2:] != states[:, :-2], ((0, 0), (2, 0)))
     emitted = jnp.take_along_axis(log_probs, states[None], axis=-1)
-    live = jnp.arange(time)[:, None] < spans
+    live = jnp.arange(time)[:, None] < spans[None]
 
     def back(alpha, by):
         return jnp.pad(alpha, ((0, 0), (by, 0)), constant_values=-jnp.inf)[:, : alpha.shape[1]]
@@ -627,7 +631,9 @@ def ctc_loss(
     if zero_infinity:
         loss = jnp.where(jnp.isinf(loss), 0, loss)
     loss = jnp.where(wrong, jnp.nan, loss)
-    return _reduce(loss / jnp.maximum(counts, 1) if reduction == "mean" else loss, reduction)
+    if reduction == "mean":
+        loss = loss / jnp.maximum(counts, 1).astype(loss.dtype)
+    return _reduce(loss, reduction)
 
 
 def _unpacked(row: Array, counts: Array) -> Array:
@@ -640,7 +646,7 @@ def _unpacked(row: Array, counts: Array) -> Array:
             raise ValueError(
                 f"targets holds {row.size} labels; target_lengths sum to {counts.sum()}"
             )
-    places = (jnp.cumsum(counts) - counts)[:, None] + jnp.arange(width)
+    places = (jnp.cumsum(counts) - counts)[:, None] + jnp.arange(width)[None]
     return row.at[places].get(mode="fill", fill_value=0)
 
 
@@ -649,7 +655,7 @@ def _log_sum_exp(terms: list[Array]) -> Array:
     stacked = jnp.stack(terms)
     top = lax.stop_gradient(stacked.max(0))
     top = jnp.where(jnp.isneginf(top), 0, top)
-    total = jnp.exp(stacked - top).sum(0)
+    total = jnp.exp(stacked - top[None]).sum(0)
     return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)) + top, -jnp.inf)
 
 
@@ -719,6 +725,11 @@ def _of_labels(
     return jnp.where(ignored, 0, -scale * _picked(logs, label)), scale
 
 
+def _is_class(label: Array, classes: int) -> Array:
+    """Which of the classes (..., k) each label (...) is."""
+    return lifted(jnp.arange(classes), label.ndim + 1) == label.astype(int)[..., None]
+
+
 @jax.custom_jvp
 def _picked(x: Array, label: Array) -> Array:
     """The entry of every row (..., k) at its label (...)."""
@@ -729,7 +740,7 @@ def _picked(x: Array, label: Array) -> Array:
 def _picked_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     # Transposed, this selects; JAX's own scatters into zeros, which are written out first.
     x, label = primals
-    chosen = jnp.arange(x.shape[-1]) == label[..., None]
+    chosen = _is_class(label, x.shape[-1])
     return _picked(x, label), jnp.where(chosen, tangents[0], 0).sum(-1)
 
 
@@ -753,6 +764,11 @@ def _first(array: Array, wrong: Array) -> float | int | None:
 
 def _is_real(array: Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _real(target: Array, input: Array) -> Array:
+    """Integer targets in the dtype of the input, others as they are."""
+    return target if _is_real(target) else target.astype(input.dtype)
 
 
 def _require_alike(**arrays: Array | None) -> None:

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
+
+from flaxnets.layers.shape import lifted
 
 
 def _moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
@@ -26,13 +29,15 @@ def _moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
 
 def _wide(x: Array) -> Array:
     """Half precision as float32, the rest as it is."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _normalize(x: Array, mean: Array, var: Array, eps: float, weight: Any, bias: Any) -> Array:
-    scale = lax.rsqrt(_wide(var) + eps)
-    y = (_wide(x) - mean) * (scale if weight is None else scale * weight[...])
-    return (y if bias is None else y + bias[...]).astype(x.dtype)
+    mean, scale = (lifted(a, x.ndim) for a in (mean, lax.rsqrt(_wide(var) + eps)))
+    if weight is not None:
+        scale = scale * lifted(_wide(weight[...]), x.ndim)
+    y = (_wide(x) - mean) * scale
+    return (y if bias is None else y + lifted(_wide(bias[...]), x.ndim)).astype(x.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -52,15 +57,16 @@ def _normalize_batch_jvp(eps: float, primals: tuple, tangents: tuple) -> tuple:
     y, mean, var = _normalize_batch(eps, x, weight, bias)
     axes = tuple(range(x.ndim - 1))
     scale = lax.rsqrt(_wide(var) + eps)
-    standard = (_wide(x) - mean) * scale
+    standard = (_wide(x) - lifted(mean, x.ndim)) * lifted(scale, x.ndim)
     dx = _wide(dx)
     dmean, along = dx.mean(axes), (standard * dx).mean(axes)
-    gain = scale if weight is None else scale * weight
+    gain = scale if weight is None else scale * _wide(weight)
     slope, shift = -gain * along, -gain * dmean
     if dweight is not None:
-        slope += dweight
+        slope += _wide(dweight)
     if dbias is not None:
-        shift += dbias
+        shift += _wide(dbias)
+    gain, slope, shift = (lifted(a, x.ndim) for a in (gain, slope, shift))
     dy = gain * dx + standard * slope + shift
     return (y, mean, var), (dy.astype(y.dtype), dmean, 2 * along / scale)
 
@@ -391,7 +397,9 @@ class RMSNorm(nnx.Module):
         wide = _wide(x)
         eps = float(jnp.finfo(wide.dtype).eps) if self.eps is None else self.eps
         y = wide * lax.rsqrt(jnp.square(wide).mean(axes, keepdims=True) + eps)
-        return (y if self.weight is None else y * self.weight[...]).astype(x.dtype)
+        return (y if self.weight is None else y * lifted(_wide(self.weight[...]), x.ndim)).astype(
+            x.dtype
+        )
 
 
 def _shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
@@ -459,7 +467,8 @@ class GroupNorm(nnx.GroupNorm):
     def __call__(self, x: Float[Array, "*b_x c"], *, mask: Any = None) -> Float[Array, "*b_x c"]:
         if x.ndim < 2 or x.shape[-1] != self.num_channels:
             raise ValueError(f"GroupNorm: input {x.shape} is not (b, ..., {self.num_channels})")
-        return super().__call__(x, mask=mask)
+        with jax.numpy_dtype_promotion("standard"):  # Flax's own code promotes to float32
+            return super().__call__(x, mask=mask)
 
 
 class LocalResponseNorm(nnx.Module):

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from flaxnets.layers.dropout import Dropout
+from flaxnets.layers.shape import lifted
 
 
 @functools.lru_cache(maxsize=16)
@@ -53,7 +54,7 @@ class SinusoidalPositionalEncoding(nnx.Module):
     ) -> Float[Array, "*b t d"]:
         _check_input(self, x)
         table = jnp.asarray(_sinusoids(x.shape[-2], self.d_model), x.dtype)
-        return self.dropout(x + table, rngs=rngs)
+        return self.dropout(x + lifted(table, x.ndim), rngs=rngs)
 
 
 class LearnedPositionalEncoding(nnx.Module):
@@ -86,7 +87,7 @@ class LearnedPositionalEncoding(nnx.Module):
         self, x: Float[Array, "*b t d"], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*b t d"]:
         _check_input(self, x)
-        return self.dropout(x + self.weight[: x.shape[-2]], rngs=rngs)
+        return self.dropout(x + lifted(self.weight[: x.shape[-2]], x.ndim), rngs=rngs)
 
 
 def _check_sizes(d_model: int, max_len: int) -> None:

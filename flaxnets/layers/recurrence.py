@@ -12,8 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
+
+from flaxnets.layers.shape import lifted
 
 State = tuple[Array, ...]  # what is carried: h, and c of an LSTM
 Weights = tuple[Array, ...]  # what a step needs: of hidden states
@@ -74,11 +77,11 @@ class LongShort:
     def fold(self, z: Array, weights: Weights) -> tuple[Array, Weights]:
         halves = _halves(4, z)
         folded = weights[0] * halves[:, None].astype(weights[0].dtype)
-        return z * halves, (folded.T, *(weight.T for weight in weights[1:]))
+        return z * lifted(halves, z.ndim), (folded.T, *(weight.T for weight in weights[1:]))
 
     def forward(self, z: Array, weights: Weights, state: State) -> tuple[State, Array]:
         h, c = state
-        halves = _halves(4, z)
+        halves = lifted(_halves(4, z), z.ndim)
         gates = jnp.tanh(z + _matmul(h, weights[0])) * halves + (1 - halves)
         i, f, g, o = jnp.split(gates, 4, -1)
         c = f * c + i * g
@@ -117,7 +120,7 @@ class Gated:
     def fold(self, z: Array, weights: Weights) -> tuple[Array, Weights]:
         halves = _halves(3, z)
         folded = weights[0] * halves[:, None].astype(weights[0].dtype)
-        return z * halves, (folded.T, *weights[1:])
+        return z * lifted(halves, z.ndim), (folded.T, *weights[1:])
 
     def forward(self, z: Array, weights: Weights, state: State) -> tuple[State, Array]:
         (h,) = state
@@ -127,7 +130,7 @@ class Gated:
         reset, update = jnp.split(gates, 2, -1)
         late = hidden[..., 2 * size :]
         if len(weights) > 1:
-            late = late + weights[1].astype(z.dtype)
+            late = late + lifted(weights[1].astype(z.dtype), z.ndim)
         new = jnp.tanh(z[..., 2 * size :] + reset * late)
         return (new + update * (h - new),), jnp.concatenate([gates, new, late], -1)
 
@@ -249,9 +252,9 @@ def prepare(cell: Cell, x: Array, held: list[Array], bias: bool) -> tuple[Array,
     bias_ih, bias_hh, *rest = rest
     if cell is GATED:  # its last hidden bias is reset with the product that it belongs to
         early, late = bias_hh[: -weight_hh.shape[1]], bias_hh[-weight_hh.shape[1] :]
-        return z + (bias_ih + jnp.pad(early, (0, len(late)))), (weight_hh, late)
-    return z + (bias_ih + bias_hh), (weight_hh, *rest)
+        bias_hh, rest = jnp.pad(early, (0, len(late))), [late]
+    return z + lifted((bias_ih + bias_hh).astype(z.dtype), z.ndim), (weight_hh, *rest)
 
 
 def _wide(dtype: Any) -> Any:
-    return jnp.promote_types(dtype, jnp.float32)
+    return np.promote_types(dtype, np.float32)

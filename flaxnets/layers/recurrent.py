@@ -208,7 +208,7 @@ class _Recurrent(nnx.Module):
             for length in np.asarray(lengths).tolist():
                 if not 1 <= length <= time:
                     raise ValueError(f"{name}: lengths hold {length}; use 1 to {time}")
-        return jnp.arange(time)[:, None, None] < lengths[:, None]
+        return jnp.arange(time)[:, None, None] < rearrange(lengths.astype(int), "b -> 1 b 1")
 
     def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
         if self.deterministic or self.dropout == 0:

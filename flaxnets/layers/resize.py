@@ -186,7 +186,7 @@ class Upsample(nnx.Module):
                 f"input {x.shape} has {x.ndim} axes; mode {self.mode!r} wants {wanted}"
             )
         # Numbers of two bytes are summed in four, as in torch.
-        y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = x.astype(np.promote_types(x.dtype, np.float32))
         for axis, resampling in enumerate(self._resamplings(x.shape[1:-1]), start=1):
             y = _resample(resampling, False, axis, y)
         return y.astype(x.dtype)

@@ -6,10 +6,23 @@ Axes: b batch, x every spatial axis, h w pixels, r s pixels of one block, c chan
 import math
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Shaped
+
+
+def lifted(x: Shaped[Array, "..."], ndim: int) -> Shaped[Array, "..."]:
+    """An array with axes of length 1 in front, as many as it lacks to so many axes.
+
+    Arrays of several ranks then meet as `jax_numpy_rank_promotion="raise"` wants it.
+
+    >>> import jax.numpy as jnp
+    >>> lifted(jnp.ones(3), 4).shape
+    (1, 1, 1, 3)
+    """
+    return jnp.expand_dims(x, range(ndim - x.ndim))
 
 
 class Flatten(nnx.Module):

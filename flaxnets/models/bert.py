@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flaxnets.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ReLU, SiLU, Tanh
 from flaxnets.layers.attention import attend
+from flaxnets.layers.shape import lifted
 from flaxnets.specs.bert import BertSpec
 
 ACTIVATIONS = {
@@ -233,7 +234,7 @@ class TiedDecoder(nnx.Module):
     def __call__(
         self, x: Features, embedding: Float[Array, "v e"], bias: Float[Array, "v"]
     ) -> Float[Array, "b t v"]:
-        return x @ embedding.T + bias
+        return x @ embedding.T + lifted(bias, 3)
 
 
 class BertLMPredictionHead(nnx.Module):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -71,7 +72,7 @@ class BahdanauAttention(nnx.Module):
         """The weighted sum and the weights."""
         scores = self.Va(jnp.tanh(self.Wa(query)[:, None] + memory.keys))[..., 0]
         # In float32 at least: the sum of a row's exponentials would lose most of bfloat16's digits.
-        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        wide = scores.astype(np.promote_types(scores.dtype, np.float32))
         weights = jax.nn.softmax(jnp.where(memory.present, wide, -jnp.inf)).astype(scores.dtype)
         return jnp.einsum("bs,bsa->ba", weights, memory.annotations), weights
 

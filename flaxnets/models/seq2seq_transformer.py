@@ -21,6 +21,7 @@ from flaxnets.layers import (
     attend,
     decoding,
 )
+from flaxnets.layers.shape import lifted
 from flaxnets.models.transformer import Transformer
 from flaxnets.specs import END, PAD, START
 from flaxnets.specs.seq2seq_transformer import Seq2SeqTransformerSpec
@@ -130,7 +131,7 @@ class Seq2SeqTransformer(nnx.Module):
         """
         embedded = self.tgt_tok_emb(tokens[:, None])
         room = jnp.zeros((cache.shape[3], embedded.shape[-1]), embedded.dtype)
-        x = embedded + self.positional_encoding(room)[position]
+        x = embedded + lifted(self.positional_encoding(room)[position], 3)
         known = (jnp.arange(cache.shape[3]) <= position)[None, None, None]
         present = memory.present[:, None, None]
         decoder: Any = self.transformer.decoder
@@ -188,7 +189,7 @@ def _projected(x: Float[Array, "b t e"], attention: Any, parts: str) -> Float[Ar
         dict(zip("qkv", jnp.split(weight[...], 3), strict=True))
         for weight in (attention.in_proj_weight, attention.in_proj_bias)
     )
-    y = [x @ matrices[part].T + biases[part] for part in parts]
+    y = [x @ matrices[part].T + lifted(biases[part], 3) for part in parts]
     return rearrange(jnp.stack(y, 1), "b c t (h d) -> b c t h d", h=attention.num_heads)
 
 

@@ -5,6 +5,7 @@ Axes: b batch, h w pixels, c channels, z numbers of the code.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -90,7 +91,7 @@ class VAE(nnx.Module):
         self, mean: Float[Array, "b z"], logvar: Float[Array, "b z"], *, rngs: nnx.Rngs
     ) -> Float[Array, "b z"]:
         """A draw of the code, through which gradients flow to mean and log-variance."""
-        wide = jnp.promote_types(mean.dtype, jnp.float32)
+        wide = np.promote_types(mean.dtype, np.float32)
         noise = jax.random.normal(rngs(), mean.shape, wide).astype(mean.dtype)
         return mean + jnp.exp(0.5 * logvar) * noise
 

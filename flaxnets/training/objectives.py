@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxnets import layers
+from flaxnets.layers.shape import lifted
 from flaxnets.specs import MASK, PAD
 
 Objective = Callable[[nnx.Module, Any, nnx.Rngs], tuple[jax.Array, dict[str, jax.Array]]]
@@ -97,7 +98,7 @@ def accuracy(scores: jax.Array, labels: jax.Array) -> jax.Array:
     >>> float(accuracy(jnp.eye(3), jnp.array([0, 0, -100])))
     0.5
     """
-    right = _first_largest(scores) == labels
+    right = _first_largest(scores) == labels.astype(int)
     return jnp.sum(right, dtype=jnp.float32) / jnp.sum(labels != -100, dtype=jnp.float32)
 
 
@@ -105,7 +106,7 @@ def _first_largest(scores: jax.Array) -> jax.Array:
     """`jnp.argmax` of the last axis, which takes 5 times as long on a CPU; of a NaN its length."""
     count = scores.shape[-1]
     is_largest = scores == scores.max(-1, keepdims=True)
-    return jnp.where(is_largest, jnp.arange(count), count).min(-1)
+    return jnp.where(is_largest, lifted(jnp.arange(count), scores.ndim), count).min(-1)
 
 
 def regression() -> Objective:
@@ -204,9 +205,10 @@ def masked_language_modelling() -> Objective:
         wanted = jnp.where(hidden, tokens, -100)
         scores = apply(model, rngs, jnp.where(hidden, seen, tokens), present)
         count = jnp.maximum(hidden.sum(), 1)  # a small batch may have none
-        loss = layers.cross_entropy(scores, wanted, reduction="sum") / count
-        right = (_first_largest(scores) == wanted).sum(dtype=jnp.float32)
-        return loss, {"accuracy": right / count}
+        loss = layers.cross_entropy(scores, wanted, reduction="sum")
+        right = (_first_largest(scores) == wanted.astype(int)).sum(dtype=jnp.float32)
+        accuracy = right / count.astype(right.dtype)
+        return loss / count.astype(loss.dtype), {"accuracy": accuracy}
 
     return objective
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from flaxnets.training.schedules import weak
 from flaxnets.training.update_rules import (
     AdadeltaState,
     AdagradState,
@@ -254,7 +255,7 @@ def adagrad(
     )
 
     def rule(step, rate):
-        size = rate / (1 + (step - 1) * lr_decay)
+        size = rate / (1 + weak(step - 1) * lr_decay)
 
         def move(grad, total):
             total += grad**2
@@ -384,7 +385,7 @@ def nadam(
 
     def mu(step, ahead=0):
         beta1 = at(betas[0], step - 1)
-        return beta1 * (1 - 0.5 * jnp.exp(math.log(0.96) * momentum_decay * (step + ahead)))
+        return beta1 * (1 - 0.5 * jnp.exp(math.log(0.96) * momentum_decay * weak(step + ahead)))
 
     def rule(step, rate, mu_product):
         beta1, beta2 = at(betas[0], step - 1), betas[1]

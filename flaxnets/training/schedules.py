@@ -31,7 +31,7 @@ def step_lr(lr: float, step_size: int, gamma: float = 0.1) -> optax.Schedule:
     """
     _require(step_size >= 1, f"step_size {step_size} is below 1")
     log = _log(gamma)
-    return lambda count: lr * jnp.exp(log * (jnp.asarray(count) // step_size))
+    return lambda count: lr * jnp.exp(log * weak(jnp.asarray(count) // step_size))
 
 
 def multi_step_lr(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> optax.Schedule:
@@ -51,7 +51,7 @@ def multi_step_lr(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> o
     for milestone in milestones:
         _require(milestone >= 0, f"milestone {milestone} is negative")
     log, places = _log(gamma), tuple(milestones)
-    return lambda count: lr * jnp.exp(log * sum(jnp.asarray(count) >= m for m in places))
+    return lambda count: lr * jnp.exp(log * weak(sum(jnp.asarray(count >= m, int) for m in places)))
 
 
 def exponential_lr(lr: float, gamma: float) -> optax.Schedule:
@@ -68,7 +68,7 @@ def exponential_lr(lr: float, gamma: float) -> optax.Schedule:
     [1.0, 0.5, 0.25, 0.125]
     """
     log = _log(gamma)
-    return lambda count: lr * jnp.exp(log * jnp.asarray(count))
+    return lambda count: lr * jnp.exp(log * weak(count))
 
 
 def cosine_annealing_lr(
@@ -115,7 +115,7 @@ def linear_lr(
     _require(0 <= end_factor <= 1, f"end_factor {end_factor} is not between 0 and 1")
     _require(total_iters >= 1, f"total_iters {total_iters} is below 1")
     rise = (end_factor - start_factor) / total_iters
-    return lambda count: lr * (start_factor + rise * jnp.minimum(count, total_iters))
+    return lambda count: lr * (start_factor + rise * weak(jnp.minimum(count, total_iters)))
 
 
 def sequential_lr(schedules: Sequence[optax.Schedule], milestones: Sequence[int]) -> optax.Schedule:
@@ -286,11 +286,23 @@ def reduce_lr_on_plateau(
             lr=jnp.where(reduce & (state.lr - lower > eps), lower, state.lr),
             best=jnp.where(better, value, state.best),
             num_bad_epochs=jnp.where(reduce, 0, bad),
-            cooldown_counter=jnp.where(reduce, cooldown, state.cooldown_counter - resting),
+            cooldown_counter=jnp.where(
+                reduce, cooldown, state.cooldown_counter - resting.astype(jnp.int32)
+            ),
         )
         return jax.tree.map(lambda u: (u * state.lr).astype(u.dtype), updates), after
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def weak(count: Any) -> jax.Array:
+    """A count as a real number of weak type, one that takes the dtype of what it multiplies.
+
+    >>> (weak(jnp.int32(3)) * jnp.ones((), jnp.bfloat16)).dtype
+    dtype(bfloat16)
+    """
+    with jax.numpy_dtype_promotion("standard"):  # JAX has no other cast to a weak type
+        return jnp.asarray(count) * 1.0
 
 
 def _cycle(
@@ -315,7 +327,7 @@ def _cycle(
     phases: list[Any] = list(zip([0.0, *ends], ends, heights, heights[1:], strict=False))
 
     def schedule(count):
-        count = jnp.minimum(count, total_steps - 1)
+        count = weak(jnp.minimum(count, total_steps - 1))
         # Of the phases that have not ended the first holds, else the last.
         start, end, high, low = phases[-1]
         rate = slope(high, low, (count - start) / (end - start))

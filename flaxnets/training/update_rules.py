@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flaxnets.training.schedules import weak
+
 Scheduled: TypeAlias = float | Callable[[Any], Any]
 Betas: TypeAlias = tuple[Scheduled, float]
 
@@ -169,7 +171,7 @@ def correction(beta: Any, step: jax.Array) -> jax.Array:
     >>> round(float(correction(0.999, jnp.int32(1))), 9)
     0.001
     """
-    return -jnp.expm1(_log(beta) * step)
+    return -jnp.expm1(_log(beta) * weak(step))
 
 
 def average_length(beta: float, step: jax.Array) -> jax.Array:
@@ -182,7 +184,7 @@ def average_length(beta: float, step: jax.Array) -> jax.Array:
     1.0
     """
     rate = -_log(beta)
-    x = rate * step
+    x = rate * weak(step)
     small = jnp.minimum(x, 0.5)
     series = small / 2 - sum(c * small**n for n, c in zip(range(2, 14, 2), _BERNOULLI, strict=True))
     grown = jnp.where(x < 0.5, series, 1 - x / jnp.expm1(x))

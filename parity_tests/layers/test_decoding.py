@@ -28,7 +28,7 @@ def step_of(xp):
 
     def step(tokens, position, state, memory):
         state = xp.tanh(embedding[tokens] + 2 * state @ carry)
-        return 3 * state @ out + places[position] + memory[0], state
+        return 3 * state @ out + places[position][None] + memory[0], state
 
     return step
 

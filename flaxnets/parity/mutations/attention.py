@@ -6,6 +6,7 @@ from einops import rearrange
 from flaxnets import layers
 from flaxnets.layers import attention
 from flaxnets.layers.attention import MultiheadAttention
+from flaxnets.layers.shape import lifted
 from flaxnets.parity.mutations.mutation import Mutation, constructed, replaced
 
 
@@ -33,7 +34,7 @@ def _scaled(power):
 
 def _without_bias(self, *x):
     biases = jnp.split(self.in_proj_bias[...], 3)
-    return [y - b for y, b in zip(_project(self, *x), biases, strict=True)]
+    return [y - lifted(b, y.ndim) for y, b in zip(_project(self, *x), biases, strict=True)]
 
 
 def _other_heads(x, pattern, **sizes):

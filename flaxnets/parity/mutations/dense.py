@@ -6,6 +6,7 @@ from flax import nnx
 
 from flaxnets import layers
 from flaxnets.bridge import Leaf
+from flaxnets.layers.shape import lifted
 from flaxnets.models import vae
 from flaxnets.parity.mutations.mutation import Mutation, call, constructed, replaced, ruled
 
@@ -43,7 +44,9 @@ MUTATIONS = (
     Mutation(
         "missing bias",
         "forward",
-        call(layers.Linear, lambda call, layer, x: call(layer, x) - layer.bias[...]),
+        call(
+            layers.Linear, lambda call, layer, x: call(layer, x) - lifted(layer.bias[...], x.ndim)
+        ),
         "fc1",
         "no bias",
         architecture="mlp",
@@ -51,7 +54,9 @@ MUTATIONS = (
     Mutation(
         "bias added twice",
         "intermediates",
-        call(layers.Linear, lambda call, layer, x: call(layer, x) + layer.bias[...]),
+        call(
+            layers.Linear, lambda call, layer, x: call(layer, x) + lifted(layer.bias[...], x.ndim)
+        ),
         "linear1",
         "bias added twice",
         architecture="feedforward",

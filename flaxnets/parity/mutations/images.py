@@ -8,6 +8,7 @@ from flaxnets import layers
 from flaxnets.bridge import Leaf
 from flaxnets.layers import pooling
 from flaxnets.layers.conv_transpose import _ConvTranspose
+from flaxnets.layers.shape import lifted
 from flaxnets.parity.mutations.mutation import Mutation, call, constructed, replaced, ruled
 
 
@@ -78,7 +79,9 @@ MUTATIONS = (
     Mutation(
         "bias of a convolution missing",
         "intermediates",
-        call(layers.Conv2d, lambda call, layer, x: call(layer, x) - layer.bias[...]),
+        call(
+            layers.Conv2d, lambda call, layer, x: call(layer, x) - lifted(layer.bias[...], x.ndim)
+        ),
         "conv",
         "no bias",
         "convolution",

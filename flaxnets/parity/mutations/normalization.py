@@ -8,6 +8,7 @@ from flaxnets.bridge import Leaf
 from flaxnets.bridge.rules import RULES
 from flaxnets.layers import normalization
 from flaxnets.layers.normalization import _BatchNorm, _Norm
+from flaxnets.layers.shape import lifted
 from flaxnets.parity.mutations.mutation import Mutation, call, constructed, replaced, ruled
 
 
@@ -23,8 +24,10 @@ def _fast(x, axes):
 
 
 def _outside(x, mean, var, eps, weight, bias):
-    scale = 1 / (jnp.sqrt(var) + eps)
-    return (x - mean) * scale * weight[...] + bias[...]
+    mean, scale, weight, bias = (
+        lifted(a, x.ndim) for a in (mean, 1 / (jnp.sqrt(var) + eps), weight[...], bias[...])
+    )
+    return (x - mean) * scale * weight + bias
 
 
 def _biased(self, mean, var, factor):
@@ -122,7 +125,9 @@ MUTATIONS = (
         call(
             layers.LayerNorm,
             lambda call, layer, x: (
-                (call(layer, x) - layer.bias[...]) / layer.weight[...] + layer.bias[...]
+                (call(layer, x) - (bias := lifted(layer.bias[...], x.ndim)))
+                / lifted(layer.weight[...], x.ndim)
+                + bias
             ),
         ),
         "norm",

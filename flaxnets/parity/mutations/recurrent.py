@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from flaxnets import layers
 from flaxnets.layers import recurrence, recurrent
+from flaxnets.layers.shape import lifted
 from flaxnets.models.char_rnn import CharRNN
 from flaxnets.models.rnn import RNN
 from flaxnets.parity.mutations.mutation import Mutation, replaced, untraced
@@ -46,7 +47,8 @@ def _reset_first(self, z, weights, state):
     hidden = recurrence._matmul(h, weights[0])
     gates = jnp.tanh(z[..., : 2 * size] + hidden[..., : 2 * size]) * 0.5 + 0.5
     reset, update = jnp.split(gates, 2, -1)
-    late = recurrence._matmul(reset * h, weights[0][:, 2 * size :]) + weights[1]
+    late = recurrence._matmul(reset * h, weights[0][:, 2 * size :])
+    late = late + lifted(weights[1], z.ndim)
     new = jnp.tanh(z[..., 2 * size :] + late)
     return (new + update * (h - new),), jnp.concatenate([gates, new, late], -1)
 
@@ -74,7 +76,7 @@ def _no_lengths(self, x, hx=None, *, lengths=None, rngs=None):
     output, state = _call(self, x, hx, rngs=rngs)
     if lengths is None:
         return output, state
-    present = jnp.arange(x.shape[1]) < lengths[:, None]
+    present = jnp.arange(x.shape[1])[None] < lengths.astype(int)[:, None]
     return jnp.where(present[..., None], output, 0), state
 
 

@@ -18,7 +18,7 @@ def _through(dtype):
 
 def _zero_vectors(fan_in):
     uniform = _uniform_fan_in(fan_in)
-    return lambda key, shape, *more: uniform(key, shape, *more) * (len(shape) > 1)
+    return lambda key, shape, *more: uniform(key, shape, *more) * float(len(shape) > 1)
 
 
 class _UniformKeys:
