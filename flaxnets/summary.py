@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def count_parameters(spec: specs.Spec) -> int:
 def show(spec: specs.Spec) -> Table:
     """One row a weight: Flax path, torch key, both shapes, size, and its layer's FLOPs.
 
-    FLOPs are XLA's count for one example, on this machine's first device.
+    FLOPs are XLA's count for one example, before it optimises; nothing is compiled.
     """
     model = nnx.eval_shape(lambda: flaxnets.build(spec))  # nothing is allocated
     flops = _flops(spec, model)
@@ -85,22 +85,39 @@ def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
     def forward(state, inputs):
         def record(name, module, args, kwargs, output):
             graph, state = nnx.split(module)
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, args))
-            calls.setdefault(name, (graph, shapes))
+            leaves, tree = jax.tree.flatten((args, kwargs))
+            given = [isinstance(leaf, jax.Array) for leaf in leaves]  # not flags, which are fixed
+            fixed = [None if array else leaf for leaf, array in zip(leaves, given, strict=True)]
+            arrays = [leaf for leaf, array in zip(leaves, given, strict=True) if array]
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays)
+            )
+            calls.setdefault(name, (_Layer(graph, tree, given, fixed), shapes))
 
         model = nnx.merge(graph, state, copy=True)
         with recorded(model, record):
             return model(*inputs)
 
     jax.eval_shape(forward, state, inputs)
-    counts = {}
-    known: dict[Any, float] = {}  # layers that are alike are compiled once
-    for name, (graph, (state, args)) in calls.items():
-        program = jax.jit(lambda state, args, graph=graph: nnx.merge(graph, state)(*args)).lower(
-            state, args
-        )
-        text = program.as_text()
-        if text not in known:
-            known[text] = (program.compile().cost_analysis() or {}).get("flops", 0.0)
-        counts[name] = known[text]
-    return counts
+    return {
+        name: (jax.jit(layer.__call__).lower(*shapes).cost_analysis() or {}).get("flops", 0.0)
+        for name, (layer, shapes) in calls.items()
+    }
+
+
+class _Layer(NamedTuple):
+    """A layer as it was called, less its state and the arrays among its arguments."""
+
+    graph: Any
+    tree: Any
+    given: list[bool]
+    fixed: list[Any]
+
+    def __call__(self, state: Any, arrays: list[jax.Array]) -> Any:
+        left = iter(arrays)
+        leaves = [
+            next(left) if array else leaf
+            for leaf, array in zip(self.fixed, self.given, strict=True)
+        ]
+        args, kwargs = jax.tree.unflatten(self.tree, leaves)
+        return nnx.merge(self.graph, state)(*args, **kwargs)
