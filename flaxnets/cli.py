@@ -4,6 +4,13 @@ Options are generated from the dataclasses: a network's spec fields are options 
 commands that build it. Wrong input gives one line on standard error and exit code 2.
 """
 
+import sys
+
+if __name__ == "__main__":  # before what takes seconds to import
+    from flaxnets.entry import main
+
+    sys.exit(main())
+
 import argparse
 import contextlib
 import dataclasses
@@ -11,7 +18,7 @@ import io
 import itertools
 import json
 import os
-import sys
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +29,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 # lacks "prefer-no-gather", which is a preference and not a feature; what is fatal is still said.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -29,6 +37,8 @@ from rich.progress import Progress
 from flaxnets import __version__, environment, specs
 from flaxnets.bridge import BridgeError
 from flaxnets.data import DataError
+from flaxnets.edge.message import printable
+from flaxnets.entry import tidied
 from flaxnets.recipe import Recipe
 from flaxnets.run import train
 from flaxnets.session import Place, StoppedError
@@ -158,6 +168,7 @@ class Parity:
         from flaxnets import parity
         from flaxnets.parity import device
 
+        _some(self.checks, "--checks")
         for unknown in set(self.checks or ()) - set(parity.CHECKS):
             raise specs.SpecError(f"check {unknown!r} is unknown; use {', '.join(parity.CHECKS)}")
         for file in filter(None, (self.json, self.html, self.junit)):
@@ -239,7 +250,7 @@ class Convert(Generic[SpecT]):
     def run(self) -> int:
         """Exit code 0."""
         import flaxnets
-        from flaxnets import bridge
+        from flaxnets import bridge, summary
 
         if self.dst.suffix != ".safetensors":
             raise BridgeError(f"{self.dst} does not end in .safetensors")
@@ -252,9 +263,11 @@ class Convert(Generic[SpecT]):
                 state = arrays.read(self.src)
             except arrays.CheckpointError as error:
                 raise BridgeError(str(error)) from None
+        summary.require_memory(self.spec)
         model = flaxnets.build(self.spec)
         bridge.load_state_dict(model, state)
-        bridge.save(model, self.dst)
+        with tidied():
+            bridge.save(model, self.dst)
         _console().print(f"wrote {self.dst}: {len(state)} tensors", highlight=False)
         return 0
 
@@ -279,6 +292,7 @@ class Translate:
         from flaxnets.swap.twin.command import source_of
         from flaxnets.swap.twin.problems import TranslationError
 
+        _some(self.input, "--input")
         if self.out:
             _writable(self.out)
         try:
@@ -294,7 +308,8 @@ class Translate:
         if constants:
             from flaxnets import bridge
 
-            bridge.write(constants, self.out.with_suffix(".safetensors"))
+            with tidied():
+                bridge.write(constants, self.out.with_suffix(".safetensors"))
         _write(self.out, source)
         _console().print(f"wrote {self.out}", highlight=False)
         return 0
@@ -308,7 +323,7 @@ class Bench:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES ...]")
     ] = ()
     """Architectures, and "overhead" for the cost of our step itself; all if none is given."""
-    contenders: tuple[str, ...] = ()
+    contenders: tuple[str, ...] | None = None
     """Of flaxnets, torch eager, torch.compile, nnx.jit and keras; all if none is given."""
     json: Path | None = None
     """A file for the results as JSON."""
@@ -322,14 +337,16 @@ class Bench:
 
         for file in filter(None, (self.json, self.html)):
             _writable(file)
+        _some(self.contenders, "--contenders")
         console = _console()
         with _progress(console) as progress:
             bar = progress.add_task("bench", total=None)
-            result = bench(
-                self.names,
-                self.contenders,
-                lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
-            )
+            with tidied():
+                result = bench(
+                    self.names,
+                    self.contenders or (),
+                    lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
+                )
         console.print(result.to_table())
         for line in result.summary():
             console.print(line, highlight=False)
@@ -427,19 +444,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"flaxnets {__version__}")
-        return 0
     try:
-        return _parse(arguments[0], arguments[1:]).run()
+        code = _run(arguments)
+        sys.stdout.flush()  # a full disk behind it shows here
+        return code
+    except BrokenPipeError:  # as in `flaxnets list | head -1`
+        return 128 + signal.SIGPIPE
     except StoppedError as stop:
         _fail(stop)
         return 128 + stop.signal  # as a shell says of a command that a signal ended
     except EXPECTED as error:
         return _fail(error)
+    except MemoryError as error:
+        return _fail(f"the memory does not suffice: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        return _fail(f"the memory does not suffice: {error}")
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "matplotlib"):
             raise
@@ -447,14 +468,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.name} is not installed; pip install 'flaxnets[{extra}]'")
 
 
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"flaxnets {__version__}")
+        return 0
+    return _parse(arguments[0], arguments[1:]).run()
+
+
 def _fail(message: object) -> int:
-    print("flaxnets:", " ".join(str(message).split()), file=sys.stderr)
+    said = " ".join(str(message).split())
+    print("flaxnets:", printable(said, len(said)), file=sys.stderr)
     return 2
 
 
 def _parse(command: str, arguments: list[str]) -> Any:
     if command not in COMMANDS:
         raise specs.SpecError(f"command {command!r} is unknown; use {', '.join(COMMANDS)}")
+    for option, value in zip(["", *arguments], arguments, strict=False):
+        if not value or (value.startswith("--") and value.endswith("=")):
+            raise specs.SpecError(f"{option or command} {value!r}: an argument is empty")
     kind: Any = COMMANDS[command]
     prog = f"flaxnets {command}"
     if "spec" not in kind.__dataclass_fields__:
@@ -494,14 +529,24 @@ def _tyro(kind: Any, arguments: list[str], prog: str, **more: Any) -> Any:
         raise specs.SpecError(f"{message} (see {prog} --help)") from None
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    console = Console()
+    console = _Console()
     # Off a terminal a table is as wide as its text, so that no column is cut.
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal else _Console(width=200)
 
 
 def _progress(console: Console) -> Progress:
     return Progress(console=console, disable=not console.is_terminal)
+
+
+def _some(values: tuple[str, ...] | None, option: str) -> None:
+    if values == ():
+        raise specs.SpecError(f"{option} has no value; give one, or leave it out")
 
 
 def _writable(path: Path) -> None:
@@ -514,9 +559,6 @@ def _writable(path: Path) -> None:
 def _write(path: Path, text: str) -> None:
     from flaxnets.edge.files import atomic
 
-    with atomic(path) as file:
+    with tidied(), atomic(path) as file:
         file.write(text.encode())
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -72,6 +72,19 @@ def show(spec: specs.Spec) -> Table:
 
 def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
     """XLA's count of one forward pass of every module in evaluation, by torch name."""
+    known: list[tuple[_Call, float]] = []  # layers that are alike are traced once
+    found = {}
+    for name, call in _calls(spec, model).items():
+        cost = next((cost for other, cost in known if other == call), None)
+        if cost is None:
+            cost = call.cost()
+            known.append((call, cost))
+        found[name] = cost
+    return found
+
+
+def _calls(spec: specs.Spec, model: Any) -> dict[str, "_Call"]:
+    """How every module of a network was called in evaluation, by torch name."""
     inputs = [
         jax.ShapeDtypeStruct(given.shape, jnp.float32 if given.high is None else jnp.int32)
         for given in spec.inputs(1)
@@ -80,44 +93,44 @@ def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
         model, deterministic=True, use_running_average=True, raise_if_not_found=False
     )
     graph, state = nnx.split(evaluated)
-    calls: dict[str, tuple] = {}
+    calls: dict[str, _Call] = {}
 
     def forward(state, inputs):
         def record(name, module, args, kwargs, output):
             graph, state = nnx.split(module)
-            leaves, tree = jax.tree.flatten((args, kwargs))
-            given = [isinstance(leaf, jax.Array) for leaf in leaves]  # not flags, which are fixed
-            fixed = [None if array else leaf for leaf, array in zip(leaves, given, strict=True)]
-            arrays = [leaf for leaf, array in zip(leaves, given, strict=True) if array]
-            shapes = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, arrays)
-            )
-            calls.setdefault(name, (_Layer(graph, tree, given, fixed), shapes))
+            leaves, tree = jax.tree.flatten((state, args, kwargs))
+            shapes = [
+                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
+                for leaf in leaves
+            ]
+            calls.setdefault(name, _Call(graph, tree, tuple(shapes)))
 
         model = nnx.merge(graph, state, copy=True)
         with recorded(model, record):
             return model(*inputs)
 
     jax.eval_shape(forward, state, inputs)
-    return {
-        name: (jax.jit(layer.__call__).lower(*shapes).cost_analysis() or {}).get("flops", 0.0)
-        for name, (layer, shapes) in calls.items()
-    }
+    return calls
 
 
-class _Layer(NamedTuple):
-    """A layer as it was called, less its state and the arrays among its arguments."""
+class _Call(NamedTuple):
+    """A layer and what it was called with: shapes of arrays, and flags, which are fixed."""
 
     graph: Any
     tree: Any
-    given: list[bool]
-    fixed: list[Any]
+    leaves: tuple[Any, ...]
 
-    def __call__(self, state: Any, arrays: list[jax.Array]) -> Any:
-        left = iter(arrays)
-        leaves = [
-            next(left) if array else leaf
-            for leaf, array in zip(self.fixed, self.given, strict=True)
-        ]
-        args, kwargs = jax.tree.unflatten(self.tree, leaves)
-        return nnx.merge(self.graph, state)(*args, **kwargs)
+    def cost(self) -> float:
+        """XLA's count of operations."""
+        arrays = [leaf for leaf in self.leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+
+        def call(arrays):
+            left = iter(arrays)
+            leaves = [
+                next(left) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+                for leaf in self.leaves
+            ]
+            state, args, kwargs = jax.tree.unflatten(self.tree, leaves)
+            return nnx.merge(self.graph, state)(*args, **kwargs)
+
+        return (jax.jit(call).lower(arrays).cost_analysis() or {}).get("flops", 0.0)
