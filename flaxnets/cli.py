@@ -98,6 +98,8 @@ class Show(Generic[SpecT]):
         """Exit code 0."""
         from flaxnets.summary import show
 
+        if self.name != self.spec.name:
+            raise specs.SpecError(f"write the architecture first: flaxnets show {self.name} ...")
         _console().print(show(self.spec))
         return 0
 
@@ -121,6 +123,8 @@ class Train(Generic[SpecT]):
         """Exit code 0."""
         if self.name != self.spec.name:
             raise specs.SpecError(f"write the architecture first: flaxnets train {self.name} ...")
+        if self.recipe.backend == "torch" and self.recipe.steps_per_dispatch:
+            raise TrainingError("steps_per_dispatch is of backend flax; leave it out")
         place = self.place
         if place.platform:
             environment.choose(place.platform)
@@ -263,7 +267,7 @@ class Convert(Generic[SpecT]):
                 state = arrays.read(self.src)
             except arrays.CheckpointError as error:
                 raise BridgeError(str(error)) from None
-        summary.require_memory(self.spec)
+        summary.require_memory(self.spec, copies=1)
         model = flaxnets.build(self.spec)
         bridge.load_state_dict(model, state)
         with tidied():
@@ -494,10 +498,13 @@ def _parse(command: str, arguments: list[str]) -> Any:
     prog = f"flaxnets {command}"
     if "spec" not in kind.__dataclass_fields__:
         return _tyro(kind, arguments, prog)
-    sketch = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sketch = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     sketch.add_argument("--arch")
     sketch.add_argument("--variant")
-    known, rest = sketch.parse_known_args(arguments)
+    try:
+        known, rest = sketch.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise specs.SpecError(f"{error} (see {prog} --help)") from None
     words = [word for word in rest if not word.startswith("-")]
     named = [word for word in words if word in specs.names()] or words
     name = known.arch if command == "convert" else next(iter(named), None)
@@ -552,13 +559,14 @@ def _some(values: tuple[str, ...] | None, option: str) -> None:
 def _writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is no folder to write {path.name} to")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file to write to")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no plain file"
+        raise FileExistsError(f"{path} is {kind}, not a file to write to")
 
 
 def _write(path: Path, text: str) -> None:
     from flaxnets.edge.files import atomic
 
-    with tidied(), atomic(path) as file:
+    with tidied(), atomic(Path(os.path.realpath(path))) as file:  # a link of the user's own
         file.write(text.encode())
 

@@ -25,6 +25,7 @@ from flaxnets.engines import Engine, FlaxEngine, TorchEngine
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe
 from flaxnets.session import Place, Session, newest, primary, restore
+from flaxnets.summary import require_memory
 from flaxnets.swap import handover
 from flaxnets.training import mesh as meshes
 from flaxnets.training.loop import TrainingError
@@ -97,6 +98,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError("backend torch trains on one CPU; leave mesh and platform out")
     if mesh is None and jax.process_count() > 1:
         mesh = meshes.make(f"data={jax.device_count()}")
+    require_memory(spec, recipe.copies, devices=mesh.shape["fsdp"] if mesh else 1)
     if recipe.precision == "float64" and recipe.backend == "flax":
         _require_float64(mesh)
     with _precision(recipe):
@@ -181,6 +183,8 @@ def _data(spec: specs.Spec, recipe: Recipe) -> data.Dataset:
     name = recipe.data_dir.name if recipe.data_dir else recipe.data or spec.data
     chosen = data.load(name, recipe.data_dir)
     _check_targets(spec, chosen)
+    if not isinstance(chosen.train_inputs, data.Lazy) and spec.examples(1)[0].axes != "btf":
+        require_memory(spec, examples=len(chosen.train_targets) + len(chosen.test_targets))
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
     wanted = spec.targets(1)
     if wanted and wanted.axes != "bt" and chosen.train_targets.shape[1:] != wanted.shape[1:]:

@@ -12,6 +12,7 @@ from rich.table import Table
 import flaxnets
 from flaxnets import specs
 from flaxnets.bridge.convert import entries
+from flaxnets.data.resident import free_memory
 from flaxnets.recording import recorded
 
 
@@ -39,6 +40,39 @@ def count_parameters(spec: specs.Spec) -> int:
     """
     shapes = nnx.state(nnx.eval_shape(lambda: flaxnets.build(spec)), nnx.Param)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def require_memory(
+    spec: specs.Spec, copies: int = 0, examples: int = 0, devices: int = 1
+) -> None:
+    """Require that arrays of float32 fit into the memory that is free; nothing is allocated.
+
+    Args:
+        spec: of a network.
+        copies: of its weights; see `Recipe.copies`.
+        examples: that it is trained on or tested with, all at once.
+        devices: that divide the copies.
+
+    Raises:
+        specs.SpecError: they do not fit.
+
+    >>> require_memory(specs.make("lenet", dense_sizes=(2**31 - 1, 84)), copies=4)
+    ... # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    flaxnets.specs.SpecError: lenet: 4 times 1,419,486,695,057 weights take 21,152.0 GiB, ...
+    """
+    weights = count_parameters(spec) if copies else 0
+    numbers = sum(math.prod(one.shape) for one in spec.examples(examples))
+    wanted = 4 * (copies * weights / devices + numbers) / 2**30
+    there = free_memory(jax.local_devices()[0]) / 2**30
+    if wanted > there:
+        things = [f"{copies} times {weights:,} weights"] * bool(copies)
+        things += [f"{examples:,} examples"] * bool(examples)
+        raise specs.SpecError(
+            f"{spec.name}: {' and '.join(things)} take {wanted:,.1f} GiB, {there:,.1f} GiB are "
+            "free; use a smaller network"
+        )
 
 
 def show(spec: specs.Spec) -> Table:

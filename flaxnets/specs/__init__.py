@@ -16,9 +16,16 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+from flaxnets.edge.message import printable
+
 # What the first tokens of every vocabulary mean: nothing (behind the end of a shorter row), the
 # beginning, the end, a word that the vocabulary lacks, a word that is hidden.
 PAD, START, END, UNKNOWN, MASK = range(5)
+
+
+MOST = 2**31 - 1  # of what is counted; an array's axes are int32 in many a library
+# Wang et al. 2022, "DeepNet", arXiv 2203.00555: the deepest network that was of use.
+MOST_LAYERS = 1000
 
 
 class SpecError(ValueError):
@@ -74,7 +81,12 @@ class Spec(abc.ABC):
             value = getattr(self, field.name)
             if not _has_type(value, hints[field.name]):
                 wanted = _say(hints[field.name])
-                raise SpecError(f"{self.name}: {field.name} {value!r} is not {wanted}")
+                raise SpecError(f"{self.name}: {field.name} {_said(value)} is not {wanted}")
+            if not all(map(_in_range, value if isinstance(value, tuple) else (value,))):
+                raise SpecError(
+                    f"{self.name}: {field.name} {_said(value)} is out of range; use finite "
+                    f"numbers, and integers up to {MOST}"
+                )
 
     @property
     def name(self) -> str:
@@ -117,6 +129,15 @@ class Spec(abc.ABC):
             if min(value if isinstance(value, tuple) else (value,)) < least:
                 raise SpecError(f"{self.name}: {field} {value} is too small; use {least} or more")
 
+    def at_most(self, most: int, *fields: str) -> None:
+        """Require that integer fields are `most` or less."""
+        for field in fields:
+            if getattr(self, field) > most:
+                raise SpecError(
+                    f"{self.name}: {field} {getattr(self, field)} is too large; "
+                    f"use {most} or less"
+                )
+
     def to_json(self) -> str:
         """The spec as text that `from_json` reads.
 
@@ -130,7 +151,7 @@ class Spec(abc.ABC):
         known = [field.name for field in dataclasses.fields(self)]
         for field in overrides:
             if field not in known:
-                raise SpecError(f"{self.name}: no field {field!r}{_nearest(field, known)}")
+                raise SpecError(f"{self.name}: no field {_said(field)}{_nearest(field, known)}")
         return dataclasses.replace(self, **overrides)
 
 
@@ -142,7 +163,7 @@ def names() -> tuple[str, ...]:
 def variants(name: str) -> dict[str, Spec]:
     """The named sizes of an architecture; "default" is the seed's own example."""
     if name not in names():
-        raise SpecError(f"architecture {name!r} is unknown{_nearest(name, names())}")
+        raise SpecError(f"architecture {_said(name)} is unknown{_nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     (spec_class,) = [
         value
@@ -156,7 +177,7 @@ def make(name: str, variant: str | None = None, **overrides: Any) -> Spec:
     """The spec of an architecture; see `flaxnets.spec`."""
     sizes = variants(name)
     if (variant or "default") not in sizes:
-        raise SpecError(f"{name}: variant {variant!r} is unknown{_nearest(str(variant), sizes)}")
+        raise SpecError(f"{name}: variant {_said(variant)} is unknown{_nearest(str(variant), sizes)}")
     return sizes[variant or "default"].replace(**overrides)
 
 
@@ -176,6 +197,10 @@ def from_json(text: str) -> Spec:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def _said(value: Any) -> str:
+    return printable(repr(value))
 
 
 def _nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -200,6 +225,10 @@ def _has_type(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     return type(value) is hint
+
+
+def _in_range(value: Any) -> bool:
+    return isinstance(value, str) or abs(value) <= MOST  # which NaN is not
 
 
 def _say(hint: Any) -> str:
