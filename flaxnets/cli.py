@@ -531,7 +531,8 @@ def _tyro(kind: Any, arguments: list[str], prog: str, **more: Any) -> Any:
         if not stop.code:
             raise
         lines = [line.strip("│╭╮╰╯─ ") for line in complaint.getvalue().splitlines()]
-        said = list(itertools.takewhile(bool, lines[1:]))  # up to the rule under the message
+        below = itertools.dropwhile(_is_rule, lines[1:])  # which ASCII has under the title, too
+        said = itertools.takewhile(lambda line: not _is_rule(line), below)
         message = " ".join(said).removeprefix("Error parsing spec: ")
         raise specs.SpecError(f"{message} (see {prog} --help)") from None
 
@@ -539,6 +540,10 @@ def _tyro(kind: Any, arguments: list[str], prog: str, **more: Any) -> Any:
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("-")
 
 
 def _console() -> Console:
@@ -569,4 +574,3 @@ def _write(path: Path, text: str) -> None:
 
     with tidied(), atomic(Path(os.path.realpath(path))) as file:  # a link of the user's own
         file.write(text.encode())
-

@@ -42,9 +42,7 @@ def count_parameters(spec: specs.Spec) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-def require_memory(
-    spec: specs.Spec, copies: int = 0, examples: int = 0, devices: int = 1
-) -> None:
+def require_memory(spec: specs.Spec, copies: int = 0, examples: int = 0, devices: int = 1) -> None:
     """Require that arrays of float32 fit into the memory that is free; nothing is allocated.
 
     Args:
@@ -134,7 +132,9 @@ def _calls(spec: specs.Spec, model: Any) -> dict[str, "_Call"]:
             graph, state = nnx.split(module)
             leaves, tree = jax.tree.flatten((state, args, kwargs))
             shapes = [
-                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) else leaf
+                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                if isinstance(leaf, jax.Array)
+                else leaf
                 for leaf in leaves
             ]
             calls.setdefault(name, _Call(graph, tree, tuple(shapes)))

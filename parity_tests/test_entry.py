@@ -21,7 +21,10 @@ flaxnets.cli.main = main
 sys.exit(entry.main())
 """
 SLEEP = 'print("goes", flush=True); time.sleep(60)'
-COMPUTE = 'print("goes", flush=True); hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)'  # in C, where no handler is called
+COMPUTE = """
+print("goes", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # in C, where no handler is called
+"""
 CLEAN = """
 with entry.tidied():
     try:
@@ -121,7 +124,10 @@ def test_training_has_its_own(start):
 
 def test_ignored_signal(start):
     """What is ignored, as under nohup, stays ignored."""
-    process = start("print('goes', flush=True); time.sleep(1)", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = start(
+        "print('goes', flush=True); time.sleep(1)",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0

@@ -69,7 +69,7 @@ def test_memory(monkeypatch):
     with pytest.raises(specs.SpecError, match="4 times 238,370,684,927 weights take 3,55"):
         summary.require_memory(spec, copies=4)
     spec = flaxnets.spec("conv_autoencoder", in_shape=(1, 2**20, 2**20))
-    with pytest.raises(specs.SpecError, match="7 examples take 28,672.0 GiB, "):
+    with pytest.raises(specs.SpecError, match=r"7 examples take 28,672\.0 GiB, "):
         summary.require_memory(spec, examples=7)
     monkeypatch.setattr(summary, "free_memory", lambda device: 4 * 41_420)
     fits = flaxnets.spec("feedforward")

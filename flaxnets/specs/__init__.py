@@ -134,8 +134,7 @@ class Spec(abc.ABC):
         for field in fields:
             if getattr(self, field) > most:
                 raise SpecError(
-                    f"{self.name}: {field} {getattr(self, field)} is too large; "
-                    f"use {most} or less"
+                    f"{self.name}: {field} {getattr(self, field)} is too large; use {most} or less"
                 )
 
     def to_json(self) -> str:
@@ -177,7 +176,9 @@ def make(name: str, variant: str | None = None, **overrides: Any) -> Spec:
     """The spec of an architecture; see `flaxnets.spec`."""
     sizes = variants(name)
     if (variant or "default") not in sizes:
-        raise SpecError(f"{name}: variant {_said(variant)} is unknown{_nearest(str(variant), sizes)}")
+        raise SpecError(
+            f"{name}: variant {_said(variant)} is unknown{_nearest(str(variant), sizes)}"
+        )
     return sizes[variant or "default"].replace(**overrides)
 
 
