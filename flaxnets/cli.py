@@ -4,6 +4,13 @@ Options are generated from the dataclasses: a network's spec fields are options 
 commands that build it. Wrong input gives one line on standard error and exit code 2.
 """
 
+import sys
+
+if __name__ == "__main__":  # before what takes seconds to import
+    from flaxnets import entry
+
+    sys.exit(entry.main())
+
 import argparse
 import contextlib
 import dataclasses
@@ -11,7 +18,7 @@ import io
 import itertools
 import json
 import os
-import sys
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +29,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 # lacks "prefer-no-gather", which is a preference and not a feature; what is fatal is still said.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -29,6 +37,8 @@ from rich.progress import Progress
 from flaxnets import __version__, environment, specs
 from flaxnets.bridge import BridgeError
 from flaxnets.data import DataError
+from flaxnets.edge.message import printable
+from flaxnets.entry import tidied
 from flaxnets.recipe import Recipe
 from flaxnets.run import train
 from flaxnets.session import Place, StoppedError
@@ -88,6 +98,8 @@ class Show(Generic[SpecT]):
         """Exit code 0."""
         from flaxnets.summary import show
 
+        if self.name != self.spec.name:
+            raise specs.SpecError(f"write the architecture first: flaxnets show {self.name} ...")
         _console().print(show(self.spec))
         return 0
 
@@ -111,6 +123,8 @@ class Train(Generic[SpecT]):
         """Exit code 0."""
         if self.name != self.spec.name:
             raise specs.SpecError(f"write the architecture first: flaxnets train {self.name} ...")
+        if self.recipe.backend == "torch" and self.recipe.steps_per_dispatch:
+            raise TrainingError("steps_per_dispatch is of backend flax; leave it out")
         place = self.place
         if place.platform:
             environment.choose(place.platform)
@@ -158,6 +172,7 @@ class Parity:
         from flaxnets import parity
         from flaxnets.parity import device
 
+        _some(self.checks, "--checks")
         for unknown in set(self.checks or ()) - set(parity.CHECKS):
             raise specs.SpecError(f"check {unknown!r} is unknown; use {', '.join(parity.CHECKS)}")
         for file in filter(None, (self.json, self.html, self.junit)):
@@ -241,7 +256,7 @@ class Convert(Generic[SpecT]):
     def run(self) -> int:
         """Exit code 0."""
         import flaxnets
-        from flaxnets import bridge
+        from flaxnets import bridge, summary
 
         if self.dst.suffix != ".safetensors":
             raise BridgeError(f"{self.dst} does not end in .safetensors")
@@ -254,6 +269,7 @@ class Convert(Generic[SpecT]):
                 state = arrays.read(self.src)
             except arrays.CheckpointError as error:
                 raise BridgeError(str(error)) from None
+        summary.require_memory(self.spec, copies=1)
         model = flaxnets.build(self.spec)
         try:
             bridge.load_state_dict(model, state)
@@ -261,7 +277,8 @@ class Convert(Generic[SpecT]):
             for finding in error.findings if self.verbose else ():
                 print(finding, file=sys.stderr)
             raise BridgeError(f"{self.src}: {error}", error.findings) from None
-        bridge.save(model, self.dst)
+        with tidied():
+            bridge.save(model, self.dst)
         _console().print(f"wrote {self.dst}: {len(state)} tensors", highlight=False)
         return 0
 
@@ -286,6 +303,7 @@ class Translate:
         from flaxnets.swap.twin.command import source_of
         from flaxnets.swap.twin.problems import TranslationError
 
+        _some(self.input, "--input")
         if self.out:
             _writable(self.out)
         try:
@@ -301,7 +319,8 @@ class Translate:
         if constants:
             from flaxnets import bridge
 
-            bridge.write(constants, self.out.with_suffix(".safetensors"))
+            with tidied():
+                bridge.write(constants, self.out.with_suffix(".safetensors"))
         _write(self.out, source)
         _console().print(f"wrote {self.out}", highlight=False)
         return 0
@@ -315,7 +334,7 @@ class Bench:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAMES ...]")
     ] = ()
     """Architectures, and "overhead" for the cost of our step itself; all if none is given."""
-    contenders: tuple[str, ...] = ()
+    contenders: tuple[str, ...] | None = None
     """Of flaxnets, torch eager, torch.compile, nnx.jit and keras; all if none is given."""
     json: Path | None = None
     """A file for the results as JSON."""
@@ -329,14 +348,16 @@ class Bench:
 
         for file in filter(None, (self.json, self.html)):
             _writable(file)
+        _some(self.contenders, "--contenders")
         console = _console()
         with _progress(console) as progress:
             bar = progress.add_task("bench", total=None)
-            result = bench(
-                self.names,
-                self.contenders,
-                lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
-            )
+            with tidied():
+                result = bench(
+                    self.names,
+                    self.contenders or (),
+                    lambda name, doing: progress.update(bar, description=f"{name}: {doing}"),
+                )
         console.print(result.to_table())
         for line in result.summary():
             console.print(line, highlight=False)
@@ -434,20 +455,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"flaxnets {__version__}")
-        return 0
     try:
-        return _parse(arguments[0], arguments[1:]).run()
+        code = _run(arguments)
+        sys.stdout.flush()  # a full disk behind it shows here
+        return code
+    except BrokenPipeError:  # as in `flaxnets list | head -1`
+        return 128 + signal.SIGPIPE
     except StoppedError as stop:
         _fail(stop)
         return 128 + stop.signal  # as a shell says of a command that a signal ended
     except EXPECTED as error:
         return _fail(error)
-    except (RuntimeError, AssertionError):
+    except MemoryError as error:
+        return _fail(f"the memory does not suffice: {error}")
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            return _fail(f"the memory does not suffice: {error}")
         if not (line := environment.absent()):
             raise
         return _fail(line)
@@ -458,22 +481,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.name} is not installed; pip install 'flaxnets[{extra}]'")
 
 
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"flaxnets {__version__}")
+        return 0
+    return _parse(arguments[0], arguments[1:]).run()
+
+
 def _fail(message: object) -> int:
-    print("flaxnets:", " ".join(str(message).split()), file=sys.stderr)
+    said = " ".join(str(message).split())
+    print("flaxnets:", printable(said, len(said)), file=sys.stderr)
     return 2
 
 
 def _parse(command: str, arguments: list[str]) -> Any:
     if command not in COMMANDS:
         raise specs.SpecError(f"command {command!r} is unknown; use {', '.join(COMMANDS)}")
+    for option, value in zip(["", *arguments], arguments, strict=False):
+        if not value or (value.startswith("--") and value.endswith("=")):
+            raise specs.SpecError(f"{option or command} {value!r}: an argument is empty")
     kind: Any = COMMANDS[command]
     prog = f"flaxnets {command}"
     if "spec" not in kind.__dataclass_fields__:
         return _tyro(kind, arguments, prog)
-    sketch = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sketch = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     sketch.add_argument("--arch")
     sketch.add_argument("--variant")
-    known, rest = sketch.parse_known_args(arguments)
+    try:
+        known, rest = sketch.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise specs.SpecError(f"{error} (see {prog} --help)") from None
     words = [word for word in rest if not word.startswith("-")]
     named = [word for word in words if word in specs.names()] or words
     name = known.arch if command == "convert" else next(iter(named), None)
@@ -500,34 +540,46 @@ def _tyro(kind: Any, arguments: list[str], prog: str, **more: Any) -> Any:
         if not stop.code:
             raise
         lines = [line.strip("│╭╮╰╯─ ") for line in complaint.getvalue().splitlines()]
-        said = list(itertools.takewhile(bool, lines[1:]))  # up to the rule under the message
+        below = itertools.dropwhile(_is_rule, lines[1:])  # which ASCII has under the title, too
+        said = itertools.takewhile(lambda line: not _is_rule(line), below)
         message = " ".join(said).removeprefix("Error parsing spec: ")
         raise specs.SpecError(f"{message} (see {prog} --help)") from None
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("-")
+
+
 def _console() -> Console:
-    console = Console()
+    console = _Console()
     # Off a terminal a table is as wide as its text, so that no column is cut.
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal else _Console(width=200)
 
 
 def _progress(console: Console) -> Progress:
     return Progress(console=console, disable=not console.is_terminal)
 
 
+def _some(values: tuple[str, ...] | None, option: str) -> None:
+    if values == ():
+        raise specs.SpecError(f"{option} has no value; give one, or leave it out")
+
+
 def _writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is no folder to write {path.name} to")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file to write to")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no plain file"
+        raise FileExistsError(f"{path} is {kind}, not a file to write to")
 
 
 def _write(path: Path, text: str) -> None:
     from flaxnets.edge.files import atomic
 
-    with atomic(path) as file:
+    with tidied(), atomic(Path(os.path.realpath(path))) as file:  # a link of the user's own
         file.write(text.encode())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

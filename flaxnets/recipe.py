@@ -28,9 +28,10 @@ LEAST = {  # of what is given
     "save_every": 1,
     "keep": 1,
     "steps_per_dispatch": 1,
-    "noise": 0,
-    "weight_decay": 0,
+    "seed": 0,
 }
+MOST = 2**31 - 1  # of what is counted; steps are int32 on the device
+MOST_SEED = 2**32 - 1  # above it a key of JAX depends on whether 64 bits are enabled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Recipe:
         keep: how many of the newest checkpoints stay, and the best in addition.
         steps_per_dispatch: how many steps are sent to the device at once; tried out if nothing
             is said. The bits of a run depend on it, if not more than that.
-        seed: of weights, order of examples and random numbers.
+        seed: of weights, order of examples and random numbers, of 32 bits.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -112,11 +113,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
-            if (value := getattr(self, name)) is not None and not value >= least:
+            value, most = getattr(self, name), MOST_SEED if name == "seed" else MOST
+            if value is not None and value < least:
                 raise TrainingError(f"{name} {value} is too small; use {least} or more")
+            if value is not None and value > most:
+                raise TrainingError(f"{name} {value} is too large; use {most} or less")
         for name in ("lr", "clip_norm", "clip_value"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise TrainingError(f"{name} {value} is not a positive number")
+        for name in ("noise", "weight_decay"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise TrainingError(f"{name} {value} is not 0 or a positive number")
+        if not all(0 <= beta < 1 for beta in self.betas or ()):
+            raise TrainingError(f"betas {self.betas} are not from 0 to below 1")
         if self.steps and self.epochs:
             raise TrainingError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
         if self.steps and self.schedule_steps and self.steps > self.schedule_steps:
@@ -157,6 +166,12 @@ class Recipe:
         steps = recipe.epochs * (examples // batch_size) if recipe.epochs else recipe.steps
         if recipe.label_smoothing and spec.task not in ("classification", "translation"):
             raise TrainingError(f"label_smoothing is of labels, which {spec.name} does not learn")
+        if recipe.noise and spec.task != "reconstruction":
+            raise TrainingError(f"noise is for reconstructions to take away; {spec.name} is none")
+        if recipe.schedule_steps and recipe.schedule == "constant" and not recipe.warmup:
+            raise TrainingError(
+                f"schedule_steps {recipe.schedule_steps} are of a schedule or a warm-up; give one"
+            )
         if recipe.eval_every and spec.task == "gan":
             raise TrainingError(f"eval_every: a {spec.name} has no figure that says which is best")
         return replace(
@@ -181,6 +196,13 @@ class Recipe:
         """How many steps warm-up and schedule are made for."""
         assert self.steps is not None  # as settled
         return self.schedule_steps or self.steps
+
+    @property
+    def copies(self) -> int:
+        """How many arrays of a weight's size training holds for each: itself, its gradient, ..."""
+        assert self.optimizer is not None  # as settled
+        moments = {"sgd": 0, "rmsprop": 1, "adagrad": 1}.get(self.optimizer, 2)
+        return (2 + moments + (self.ema is not None)) * (2 if self.precision == "float64" else 1)
 
     def schedules(self) -> list[tuple[str, dict[str, Any]]]:
         """What the rate follows, by torch's names: the warm-up first, if there is any.

@@ -25,6 +25,7 @@ from flaxnets.engines import Engine, FlaxEngine, TorchEngine
 from flaxnets.evaluation import Evaluation, evaluate
 from flaxnets.recipe import Recipe
 from flaxnets.session import GIB, Place, Session, newest, primary, restore
+from flaxnets.summary import require_memory
 from flaxnets.swap import handover
 from flaxnets.training import mesh as meshes
 from flaxnets.training.loop import TrainingError
@@ -101,6 +102,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError("backend torch trains on one CPU; leave mesh and platform out")
     if mesh is None and jax.process_count() > 1:
         mesh = meshes.make(f"data={jax.device_count()}")
+    require_memory(spec, recipe.copies, devices=mesh.shape["fsdp"] if mesh else 1)
     if recipe.precision == "float64" and recipe.backend == "flax":
         _require_float64(mesh)
     with _precision(recipe):

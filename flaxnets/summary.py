@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from rich.table import Table
 import flaxnets
 from flaxnets import specs
 from flaxnets.bridge.convert import entries
+from flaxnets.data.resident import free_memory
 from flaxnets.recording import recorded
 
 
@@ -41,10 +42,37 @@ def count_parameters(spec: specs.Spec) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
+def require_memory(spec: specs.Spec, copies: int, devices: int = 1) -> None:
+    """Require that weights in float32 fit into the memory that is free; nothing is allocated.
+
+    Args:
+        spec: of a network.
+        copies: of its weights; see `Recipe.copies`.
+        devices: that divide the copies.
+
+    Raises:
+        specs.SpecError: they do not fit.
+
+    >>> require_memory(specs.make("lenet", dense_sizes=(2**31 - 1, 84)), copies=4)
+    ... # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    flaxnets.specs.SpecError: lenet: 4 times 1,419,486,695,057 weights take 21,152.0 GiB, ...
+    """
+    weights = count_parameters(spec)
+    wanted = 4 * copies * weights / devices / 2**30
+    there = free_memory(jax.local_devices()[0]) / 2**30
+    if wanted > there:
+        raise specs.SpecError(
+            f"{spec.name}: {copies} times {weights:,} weights take {wanted:,.1f} GiB, "
+            f"{there:,.1f} GiB are free; use a smaller network"
+        )
+
+
 def show(spec: specs.Spec) -> Table:
     """One row a weight: Flax path, torch key, both shapes, size, and its layer's FLOPs.
 
-    FLOPs are XLA's count for one example, on this machine's first device.
+    FLOPs are XLA's count for one example, before it optimises; nothing is compiled.
     """
     model = nnx.eval_shape(lambda: flaxnets.build(spec))  # nothing is allocated
     flops = _flops(spec, model)
@@ -72,6 +100,19 @@ def show(spec: specs.Spec) -> Table:
 
 def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
     """XLA's count of one forward pass of every module in evaluation, by torch name."""
+    known: list[tuple[_Call, float]] = []  # layers that are alike are traced once
+    found = {}
+    for name, call in _calls(spec, model).items():
+        cost = next((cost for other, cost in known if other == call), None)
+        if cost is None:
+            cost = call.cost()
+            known.append((call, cost))
+        found[name] = cost
+    return found
+
+
+def _calls(spec: specs.Spec, model: Any) -> dict[str, "_Call"]:
+    """How every module of a network was called in evaluation, by torch name."""
     inputs = [
         jax.ShapeDtypeStruct(given.shape, jnp.float32 if given.high is None else jnp.int32)
         for given in spec.inputs(1)
@@ -80,27 +121,46 @@ def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
         model, deterministic=True, use_running_average=True, raise_if_not_found=False
     )
     graph, state = nnx.split(evaluated)
-    calls: dict[str, tuple] = {}
+    calls: dict[str, _Call] = {}
 
     def forward(state, inputs):
         def record(name, module, args, kwargs, output):
             graph, state = nnx.split(module)
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, args))
-            calls.setdefault(name, (graph, shapes))
+            leaves, tree = jax.tree.flatten((state, args, kwargs))
+            shapes = [
+                jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                if isinstance(leaf, jax.Array)
+                else leaf
+                for leaf in leaves
+            ]
+            calls.setdefault(name, _Call(graph, tree, tuple(shapes)))
 
         model = nnx.merge(graph, state, copy=True)
         with recorded(model, record):
             return model(*inputs)
 
     jax.eval_shape(forward, state, inputs)
-    counts = {}
-    known: dict[Any, float] = {}  # layers that are alike are compiled once
-    for name, (graph, (state, args)) in calls.items():
-        program = jax.jit(lambda state, args, graph=graph: nnx.merge(graph, state)(*args)).lower(
-            state, args
-        )
-        text = program.as_text()
-        if text not in known:
-            known[text] = (program.compile().cost_analysis() or {}).get("flops", 0.0)
-        counts[name] = known[text]
-    return counts
+    return calls
+
+
+class _Call(NamedTuple):
+    """A layer and what it was called with: shapes of arrays, and flags, which are fixed."""
+
+    graph: Any
+    tree: Any
+    leaves: tuple[Any, ...]
+
+    def cost(self) -> float:
+        """XLA's count of operations."""
+        arrays = [leaf for leaf in self.leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+
+        def call(arrays):
+            left = iter(arrays)
+            leaves = [
+                next(left) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+                for leaf in self.leaves
+            ]
+            state, args, kwargs = jax.tree.unflatten(self.tree, leaves)
+            return nnx.merge(self.graph, state)(*args, **kwargs)
+
+        return (jax.jit(call).lower(arrays).cost_analysis() or {}).get("flops", 0.0)

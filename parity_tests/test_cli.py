@@ -1,11 +1,14 @@
 """The command line: what it prints, and that wrong input is one line and exit code 2."""
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,8 @@ from flaxnets import bridge
 from flaxnets.bench import case
 from flaxnets.cli import main
 from flaxnets.parity import mutations
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -239,6 +244,24 @@ WRONG = [
     (["train", "lenet", "--num-processes", "2"], "several processes write to one folder"),
     (["train", "lenet", "--init", "nothing.safetensors"], "nothing.safetensors"),
     (["bench", "lenet", "--contenders", "tensorflow"], "contender 'tensorflow' is unknown"),
+    (["train", "lenet", "--seed", str(2**63)], "seed 9223372036854775808 is too large"),
+    (["train", "lenet", "--betas", "0.9", "1"], "betas (0.9, 1.0) are not from 0 to below 1"),
+    (["train", "lenet", "--warmup", str(2**31)], "warmup 2147483648 is too large"),
+    (["train", "feedforward", "--hidden-size", str(10**11)], "hidden_size 100000000000 is out of"),
+    (["train", "feedforward", "--hidden-size", str(10**9)], "times 111,000,000,010 weights take"),
+    (["train", "lenet", "--image-size", "30000"], "5,000 examples take 16,763.8 GiB, "),
+    (["convert", "good.pt", *CONVERT, "--dense-sizes", str(10**9), "9"], "1 times 586,000,000,190"),
+    (["train", "lenet", "--noise", "0.1"], "noise is for reconstructions to take away"),
+    (["train", "lenet", "--mesh", ""], "--mesh '': an argument is empty"),
+    (["train", "lenet", "--out="], "lenet '--out=': an argument is empty"),
+    (["train", "lenet", "--backend", "torch", "--steps-per-dispatch", "2"], "is of backend flax"),
+    (["train", "lenet", "--schedule-steps", "900"], "of a schedule or a warm-up; give one"),
+    (["train", "lenet", "--data", "x\x1b[31m\u202e"], "data set 'x\\x1b[31m\\u202e' is unknown"),
+    (["show", "foo", "--variant", "lenet"], "flaxnets show foo"),
+    (["convert", "good.pt", *CONVERT, "--arch"], "--arch: expected one argument"),
+    (["parity", "mlp", "--checks"], "--checks has no value; give one, or leave it out"),
+    (["parity", "mlp", "--json", "/dev/full"], "/dev/full is no plain file"),
+    (["bench", "mlp", "--contenders"], "--contenders has no value"),
     (["train", "lenet", "--lr", "-1"], "lr -1.0 is not a positive number"),
     (["train", "lenet", "--batch-size", "5000"], "batch_size 5000 is not between"),
     (["train", "lenet", "--num-classes", "-3"], "num_classes -3 is too small"),
@@ -287,9 +310,59 @@ def test_wrong_input(run, tmp_path, arguments, message):
     assert message in err
     assert err.startswith("flaxnets: ")
     assert err.count("\n") == 1
+    assert err.removesuffix("\n").isprintable()
     assert not (tmp_path / "dst.safetensors").exists()
     assert not (tmp_path / "harm").exists()
     assert not list(tmp_path.glob("**/model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError("Unable to allocate 8 TiB"), "the memory does not suffice: Unable to allo"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_out_of_memory(run, monkeypatch, error, message):
+    """What does not fit after all ends in one line."""
+
+    def list_architectures():
+        raise error
+
+    monkeypatch.setattr("flaxnets.summary.list_architectures", list_architectures)
+    code, _, err = run("list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+def test_bug_shows(run, monkeypatch):
+    """What nobody expects is not taken for wrong input."""
+    monkeypatch.setattr("flaxnets.summary.list_architectures", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("list")
+
+
+def test_link_to_a_file(run, tmp_path, monkeypatch):
+    """A result is written to the file that a link of the user's names, not in the link's place."""
+    monkeypatch.setattr(mutations, "run_all", lambda progress: [], raising=False)
+    (tmp_path / "link").symlink_to("m.json")
+    assert run("parity", "--mutations", "--json", "link")[0] == 1
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "m.json").read_text().startswith("{")
+
+
+@pytest.mark.parametrize("command", ["--version", "list"])
+def test_streams(command):
+    """A full disk is told of in one line; who stops reading is not bothered."""
+    words = f"{sys.executable} -m flaxnets.cli {command}"
+    for stream, code, said in (
+        (">/dev/full", 2, "flaxnets: [Errno 28] No space left on device\n"),
+        ("| true", 128 + signal.SIGPIPE, ""),
+        (">&-", 0, ""),
+    ):
+        line = ["bash", "-c", f"set -o pipefail; {words} {stream}"]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stderr) == (code, said), stream
 
 
 def test_entry_point(tmp_path):

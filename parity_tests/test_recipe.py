@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flaxnets.engines import _optax, _torch_schedule
 from flaxnets.recipe import Recipe
 from flaxnets.training import schedules
 from flaxnets.training.loop import TrainingError
+from torch_ref.random import key as torch_key
 
 SPEC = flaxnets.spec("mlp", "tiny")
 
@@ -100,3 +102,53 @@ def test_warm_up():
     (name, told), *_ = Recipe(steps=8, warmup=4, schedule="cosine").schedules()
     rates = [float(getattr(schedules, name)(0.4, **told)(step)) for step in range(4)]
     np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": -1}, "seed -1 is too small; use 0 or more"),
+        ({"seed": 2**63}, f"seed {2**63} is too large; use 4294967295 or less"),
+        ({"warmup": 2**31}, "warmup 2147483648 is too large; use 2147483647 or less"),
+        ({"steps": 10**400}, "is too large"),
+        ({"betas": (0.9, 1.0)}, r"betas \(0.9, 1.0\) are not from 0 to below 1"),
+        ({"betas": (float("nan"), 0.9)}, "betas"),
+        ({"betas": (float("inf"), 0.9)}, "betas"),
+        ({"betas": (0.9, -0.1)}, "betas"),
+        ({"lr": float("nan")}, "lr nan is not a positive number"),
+        ({"noise": float("inf")}, "noise inf is not 0 or a positive number"),
+        ({"weight_decay": float("nan")}, "weight_decay nan is not 0 or"),
+        ({"ema": float("nan")}, "ema nan is not between"),
+        ({"label_smoothing": float("nan")}, "label_smoothing nan is not between"),
+    ],
+    ids=str,
+)
+def test_ranges(given, message):
+    """What is out of range is named, in one line."""
+    with pytest.raises(TrainingError, match=message) as caught:
+        Recipe(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_largest():
+    """The largest values are taken, and the largest seed by both backends."""
+    largest = Recipe(warmup=2**31 - 1, seed=2**32 - 1, betas=(0, 0.999))
+    with jax.enable_x64(True):
+        key = jax.random.key_data(jax.random.key(largest.seed))
+    assert key.tolist() == torch_key(largest.seed).tolist() == [0, 2**32 - 1]
+    assert torch.Generator().manual_seed(largest.seed).initial_seed() == largest.seed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"noise": 0.1}, "noise is for reconstructions to take away; mlp is none"),
+        ({"schedule_steps": 100, "steps": 10}, "schedule_steps 100 are of a schedule or a warm-up"),
+        ({"epochs": 2**31 - 1}, "steps 6442450941 is too large"),
+    ],
+    ids=str,
+)
+def test_of_no_use(given, message):
+    """An option that would change nothing is refused once the network is known."""
+    with pytest.raises(TrainingError, match=message):
+        Recipe(batch_size=32, **given).settled(SPEC, 100)

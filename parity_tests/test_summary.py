@@ -3,10 +3,14 @@
 import io
 
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import flaxnets
-from flaxnets import summary
+from flaxnets import specs, summary
+from flaxnets.bridge import convert
+
+ALL = [(name, variant) for name in flaxnets.names() for variant in specs.variants(name)]
 
 
 def _text(table):
@@ -39,6 +43,37 @@ def test_show_in_evaluation():
     rows = {line.split()[3]: line.split()[-2] for line in text.splitlines() if ".query.w" in line}
     costs = [rows[f"bert.encoder.layer.{n}.attention.self.query.weight"] for n in (0, 1)]
     assert costs == [f"{7 * 6 * (2 * 6 + 1):,}"] * 2
+
+
+@pytest.mark.parametrize(("name", "variant"), ALL)
+def test_every_variant_is_called(name, variant):
+    """Every module of every variant that has weights is called where costs are counted."""
+    spec = flaxnets.spec(name, variant)
+    model = nnx.eval_shape(lambda: flaxnets.build(spec))
+    calls = summary._calls(spec, model)
+    assert "" in calls
+    assert set(calls) <= {name for _, name, _ in convert.modules(model)}
+
+
+@pytest.mark.parametrize("name", [name for name in flaxnets.names() if "transformer" in name])
+def test_show_with_flags(name):
+    """Layers that are called with flags, and not arrays alone, are shown with their cost."""
+    text = _text(summary.show(flaxnets.spec(name, "tiny")))
+    assert "self_attn.in_proj_weight" in text
+    assert text.splitlines()[-2].split()[-2].replace(",", "").isdecimal()
+
+
+def test_memory(monkeypatch):
+    """A network that does not fit is refused by size, and nothing is allocated."""
+    spec = flaxnets.spec("feedforward", hidden_size=2**31 - 1)
+    with pytest.raises(specs.SpecError, match="4 times 238,370,684,927 weights take 3,55"):
+        summary.require_memory(spec, copies=4)
+    monkeypatch.setattr(summary, "free_memory", lambda device: 4 * 41_420)
+    fits = flaxnets.spec("feedforward")
+    summary.require_memory(fits, copies=1)
+    summary.require_memory(fits, copies=2, devices=2)
+    with pytest.raises(specs.SpecError, match="2 times"):
+        summary.require_memory(fits, copies=2)
 
 
 def test_list():

@@ -23,6 +23,11 @@ from flaxnets.edge.message import printable
 PAD, START, END, UNKNOWN, MASK = range(5)
 
 
+MOST = 2**31 - 1  # of what is counted; an array's axes are int32 in many a library
+# Wang et al. 2022, "DeepNet", arXiv 2203.00555: the deepest network that was of use.
+MOST_LAYERS = 1000
+
+
 class SpecError(ValueError):
     """A description of a network that cannot be built; the message is one line."""
 
@@ -75,8 +80,13 @@ class Spec(abc.ABC):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not _has_type(value, hints[field.name]):
-                said, wanted = printable(repr(value), 80), _say(hints[field.name])
-                raise SpecError(f"{self.name}: {field.name} {said} is not {wanted}")
+                wanted = _say(hints[field.name])
+                raise SpecError(f"{self.name}: {field.name} {_said(value)} is not {wanted}")
+            if not all(map(_in_range, value if isinstance(value, tuple) else (value,))):
+                raise SpecError(
+                    f"{self.name}: {field.name} {_said(value)} is out of range; use finite "
+                    f"numbers, and integers up to {MOST}"
+                )
 
     @property
     def name(self) -> str:
@@ -119,6 +129,14 @@ class Spec(abc.ABC):
             if min(value if isinstance(value, tuple) else (value,)) < least:
                 raise SpecError(f"{self.name}: {field} {value} is too small; use {least} or more")
 
+    def at_most(self, most: int, *fields: str) -> None:
+        """Require that integer fields are `most` or less."""
+        for field in fields:
+            if getattr(self, field) > most:
+                raise SpecError(
+                    f"{self.name}: {field} {getattr(self, field)} is too large; use {most} or less"
+                )
+
     def to_json(self) -> str:
         """The spec as text that `from_json` reads.
 
@@ -132,9 +150,7 @@ class Spec(abc.ABC):
         known = [field.name for field in dataclasses.fields(self)]
         for field in overrides:
             if field not in known:
-                raise SpecError(
-                    f"{self.name}: no field '{printable(field)}'{_nearest(field, known)}"
-                )
+                raise SpecError(f"{self.name}: no field {_said(field)}{_nearest(field, known)}")
         return dataclasses.replace(self, **overrides)
 
 
@@ -146,7 +162,7 @@ def names() -> tuple[str, ...]:
 def variants(name: str) -> dict[str, Spec]:
     """The named sizes of an architecture; "default" is the seed's own example."""
     if name not in names():
-        raise SpecError(f"architecture '{printable(name)}' is unknown{_nearest(name, names())}")
+        raise SpecError(f"architecture {_said(name)} is unknown{_nearest(name, names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     (spec_class,) = [
         value
@@ -160,7 +176,9 @@ def make(name: str, variant: str | None = None, **overrides: Any) -> Spec:
     """The spec of an architecture; see `flaxnets.spec`."""
     sizes = variants(name)
     if (variant or "default") not in sizes:
-        raise SpecError(f"{name}: variant {variant!r} is unknown{_nearest(str(variant), sizes)}")
+        raise SpecError(
+            f"{name}: variant {_said(variant)} is unknown{_nearest(str(variant), sizes)}"
+        )
     return sizes[variant or "default"].replace(**overrides)
 
 
@@ -188,6 +206,10 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
+def _said(value: Any) -> str:
+    return printable(repr(value))
+
+
 def _nearest(name: str, known: typing.Iterable[str]) -> str:
     """What to write instead, for the end of an error."""
     known = sorted(known)
@@ -210,6 +232,10 @@ def _has_type(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     return type(value) is hint
+
+
+def _in_range(value: Any) -> bool:
+    return isinstance(value, str) or abs(value) <= MOST  # which NaN is not
 
 
 def _say(hint: Any) -> str:

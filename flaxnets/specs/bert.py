@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from flaxnets.specs import Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, Input, Spec, SpecError
 
 PRETRAINING_LENGTH = 128  # tokens, of nine tenths of the paper's steps (appendix A.2)
 
@@ -64,6 +64,7 @@ class BertSpec(Spec):
             "max_position_embeddings",
             "type_vocab_size",
         )
+        self.at_most(MOST_LAYERS, "num_hidden_layers")
         if self.hidden_size % self.num_attention_heads:
             raise SpecError(
                 f"bert: hidden_size {self.hidden_size} is not a multiple of "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from flaxnets.specs import Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, Input, Spec, SpecError
 
 STEPS = 20  # of the seed's own example; the network takes any number
 
@@ -41,6 +41,7 @@ class RNNSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(1, "input_size", "hidden_size", "num_layers", "output_size")
+        self.at_most(MOST_LAYERS, "num_layers")
         if not 0 <= self.dropout < 1:
             raise SpecError(f"rnn: dropout {self.dropout} is out of range; use 0 to below 1")
         if self.dropout and self.num_layers == 1:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flaxnets.specs import PAD, Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, PAD, Input, Spec, SpecError
 
 SOURCE, TARGET = 9, 6  # tokens in the suite; the network takes any number
 
@@ -39,6 +39,7 @@ class Seq2SeqSpec(Spec):
         super().__post_init__()
         self.at_least(3, "source_vocab_size", "target_vocab_size")  # room for START and END
         self.at_least(1, "embedding_dim", "hidden_size", "num_layers", "max_length")
+        self.at_most(MOST_LAYERS, "num_layers")
         if not 0 <= self.dropout <= 1:
             raise SpecError(f"seq2seq: dropout {self.dropout} is out of range; use 0 to 1")
 

@@ -6,7 +6,7 @@ Names are those of PyTorch's tutorial on translation, but for the sizes of the v
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flaxnets.specs import PAD, Input, Spec, SpecError, transformer
+from flaxnets.specs import MOST_LAYERS, PAD, Input, Spec, SpecError, transformer
 
 SOURCE, TARGET = 9, 5  # tokens in the suite; the network takes any number
 
@@ -47,6 +47,7 @@ class Seq2SeqTransformerSpec(Spec):
         self.at_least(3, "source_vocab_size", "target_vocab_size")  # room for START and END
         self.at_least(1, "num_encoder_layers", "num_decoder_layers", "emb_size", "nhead")
         self.at_least(1, "dim_feedforward", "max_positions", "max_length")
+        self.at_most(MOST_LAYERS, "num_encoder_layers", "num_decoder_layers")
         if self.emb_size % self.nhead:
             raise SpecError(
                 f"seq2seq_transformer: emb_size {self.emb_size} is not a multiple of "

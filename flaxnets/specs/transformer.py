@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from flaxnets.specs import Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, Input, Spec, SpecError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class TransformerSpec(Spec):
         super().__post_init__()
         self.at_least(1, "d_model", "nhead", "num_encoder_layers", "num_decoder_layers")
         self.at_least(1, "dim_feedforward", "src_len", "tgt_len")
+        self.at_most(MOST_LAYERS, "num_encoder_layers", "num_decoder_layers")
+        self.at_least(0, "layer_norm_eps")
         if self.d_model % self.nhead:
             raise SpecError(
                 f"transformer: d_model {self.d_model} is not a multiple of nhead {self.nhead}"

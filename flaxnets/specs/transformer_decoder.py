@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from flaxnets.specs import Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, Input, Spec, SpecError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class TransformerDecoderSpec(Spec):
         self.at_least(
             1, "d_model", "nhead", "num_layers", "dim_feedforward", "tgt_len", "memory_len"
         )
+        self.at_most(MOST_LAYERS, "num_layers")
+        self.at_least(0, "layer_norm_eps")
         if self.d_model % self.nhead:
             raise SpecError(
                 f"{self.name}: d_model {self.d_model} is not a multiple of nhead {self.nhead}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from flaxnets.specs import Input, Spec, SpecError
+from flaxnets.specs import MOST_LAYERS, Input, Spec, SpecError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class TransformerEncoderSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(1, "d_model", "nhead", "num_layers", "dim_feedforward", "seq_len")
+        self.at_most(MOST_LAYERS, "num_layers")
+        self.at_least(0, "layer_norm_eps")
         if self.d_model % self.nhead:
             raise SpecError(
                 f"{self.name}: d_model {self.d_model} is not a multiple of nhead {self.nhead}"

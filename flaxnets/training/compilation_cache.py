@@ -28,11 +28,11 @@ def enable() -> Path | None:
     """
     if named := jax.config._read("jax_compilation_cache_dir"):
         return Path(named)
-    path = folder()
     try:
+        path = folder()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
-    except OSError:  # a home that cannot be written to: every run compiles
+    except (OSError, RuntimeError):  # no home, or none to write to: every run compiles
         return None
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
         return None
@@ -42,6 +42,10 @@ def enable() -> Path | None:
 
 
 def folder() -> Path:
-    """The folder of this user and version, which need not be there."""
+    """The folder of this user and version, which need not be there.
+
+    Raises:
+        RuntimeError: a user who has no home.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "flaxnets" / f"jaxlib-{importlib.metadata.version('jaxlib')}"

@@ -60,3 +60,14 @@ def test_folder_of_others(run, tmp_path):
 def test_folder_that_is_named(run, tmp_path):
     """What the user has named is left to the user."""
     assert run(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine")) == str(tmp_path / "mine")
+
+
+def test_no_home(monkeypatch):
+    """A user without a home, whom no list of users knows, compiles every time."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setattr(compilation_cache.jax.config, "_read", {}.get)
+    with pytest.raises(RuntimeError):
+        compilation_cache.folder()
+    assert compilation_cache.enable() is None
