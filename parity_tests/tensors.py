@@ -1,5 +1,6 @@
 """Tensors of every kind that torch has, and what is none, for those who are given them."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -56,6 +57,6 @@ NAMES += [0, None, b"weight", 2.5, ("weight",)]
 values = st.one_of(
     st.sampled_from([*CARRIED]).map(make),
     st.sampled_from([*LEFT]).map(make),
-    st.sampled_from(NONE),
+    st.sampled_from(NONE).map(copy.deepcopy),
 )
 states = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)

@@ -136,6 +136,7 @@ BOMBS = {
     "in a row": lambda: _saved({"w": dense()}, new=False).replace(
         struct.pack("<q", 6), struct.pack("<q", 1 << 60)
     ),
+    "in a row, of no storage": lambda: b"".join(_without_keys(_saved({"w": dense()}, new=False))),
     "tar": lambda: b"storages".ljust(257, b"\0") + b"ustar".ljust(2000, b"\0"),
     "code": lambda: _saved({"w": _Calls(exec, "1/0")}),
     "code's terminal": lambda: _of_pickle(b"c\x1b[31m\n\x07\n"),
@@ -156,6 +157,21 @@ class _Subclass(torch.Tensor):
 
 
 copyreg.pickle(_Calls, _Calls.__reduce__)
+
+
+def _pickles_in(saved):
+    """The five pickles of a file that is no zip, and what follows them."""
+    stream = io.BytesIO(saved)
+    ends = [0]
+    for _ in range(5):
+        list(pickletools.genops(stream))
+        ends.append(stream.tell())
+    return [saved[a:b] for a, b in itertools.pairwise([*ends, len(saved)])]
+
+
+def _without_keys(saved):
+    parts = _pickles_in(saved)
+    return [*parts[:4], pickle.dumps([], 2)]
 
 
 def _twice():
@@ -311,15 +327,10 @@ def files(draw):
     if kind == "structure" and new:
         return draw(_archives(saved))
     if kind == "structure":
-        stream = io.BytesIO(saved)
-        ends = [0]
-        for _ in range(5):
-            list(pickletools.genops(stream))
-            ends.append(stream.tell())
-        parts = [saved[a:b] for a, b in itertools.pairwise(ends)]
+        parts = _pickles_in(saved)
         at = draw(st.sampled_from([3, 3, 3, 4, 4, 0, 1, 2]))
         parts[at] = draw(_pickles(parts[at]))
-        return b"".join(parts) + saved[ends[-1] :]
+        return b"".join(parts)
     return saved
 
 

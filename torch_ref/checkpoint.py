@@ -205,6 +205,8 @@ def _in_a_row(file: BinaryIO, size: int) -> tuple[Any, Load]:
         file.seek(storage.nbytes, os.SEEK_CUR)
 
     def load(storage: Storage) -> bytearray:
+        if storage.key not in places:
+            raise CheckpointError(f"storage {printable(storage.key)} is missing")
         file.seek(places[storage.key])
         content = bytearray(storage.nbytes)
         if file.readinto(content) != storage.nbytes:  # type: ignore[attr-defined]

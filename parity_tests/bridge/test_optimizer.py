@@ -471,7 +471,9 @@ def test_many_findings_are_one_short_line():
 
 ODD = st.one_of(
     st.sampled_from([*CARRIED, *LEFT]).map(make),
-    st.sampled_from([*NONE, 0, -1, 2.0, 1 << 31, 10**400, float("nan"), np.float32(2), (0, 1)]),
+    st.sampled_from([*NONE, 0, -1, 2.0, 1 << 31, 10**400, float("nan"), np.float32(2), (0, 1)]).map(
+        copy.deepcopy
+    ),
 )
 
 
