@@ -139,24 +139,17 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
 
 def _finished(path: Path) -> specs.Spec:
     """The network of a run's folder, which somebody else may have written."""
-    structure = importlib.import_module("flaxnets.edge.structure")
+    run_folder = importlib.import_module("flaxnets.run_folder")
     try:
-        contents = {
-            name: files.read(files.within(path, name), files.RECORD)
-            for name in ("spec.json", "run.json")
-        }
-        weights = files.within(path, "model.safetensors")
+        description, told = run_folder.spec_of(path), run_folder.told(path)
+        weights = files.within(path, run_folder.WEIGHTS)
         if there := weights.exists():
             files.opened(weights).close()
-        told = {
-            name: structure.parse(dict[str, Any], text, name) for name, text in contents.items()
-        }
-        description = specs.from_json(contents["spec.json"].decode())
     except OSError as error:
         raise specs.SpecError(f"{path} is no run: {error.strerror}") from None
     except (ValueError, TypeError, ArithmeticError) as error:
         raise specs.SpecError(f"{path} is no run: {printable(error, 500)}") from None
-    if told["run.json"].get("finished") is not True or not there:
+    if not told.finished or not there:
         raise specs.SpecError(
             f"{path} has not finished; flaxnets train {description.name} --resume {path}"
         )

@@ -15,6 +15,8 @@ from flaxnets.bridge.convert import entries
 from flaxnets.data.resident import free_memory
 from flaxnets.recording import recorded
 
+TOO_LARGE = ": an array has more numbers than XLA counts; use a smaller network"
+
 
 def list_architectures() -> Table:
     """One row an architecture: its task, input, size and variants."""
@@ -73,7 +75,12 @@ def show(spec: specs.Spec) -> Table:
     """One row a weight: Flax path, torch key, both shapes, size, and its layer's FLOPs.
 
     FLOPs are XLA's count for one example, before it optimises; nothing is compiled.
+
+    Raises:
+        specs.SpecError: arrays of more numbers than XLA counts.
     """
+    if count_parameters(spec) >= 2**63:
+        raise specs.SpecError(f"{spec.name}{TOO_LARGE}")
     model = nnx.eval_shape(lambda: flaxnets.build(spec))  # nothing is allocated
     flops = _flops(spec, model)
     table = Table(title=f"{spec.twin}: {count_parameters(spec):,} parameters")
@@ -105,7 +112,12 @@ def _flops(spec: specs.Spec, model: Any) -> dict[str, float]:
     for name, call in _calls(spec, model).items():
         cost = next((cost for other, cost in known if other == call), None)
         if cost is None:
-            cost = call.cost()
+            try:
+                cost = call.cost()
+            except RuntimeError as error:
+                if "overflow" not in str(error):
+                    raise
+                raise specs.SpecError(f"{spec.name}{TOO_LARGE}") from None
             known.append((call, cost))
         found[name] = cost
     return found

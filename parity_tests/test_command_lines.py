@@ -244,7 +244,7 @@ def _check(arguments: list[str]) -> None:
 def test_in_one_process(place, record_property):
     """Any command line is obeyed or refused in one line; no file outside its folder is touched."""
     with untouched(place / "elsewhere"):
-        attack("command lines", command_lines(), _check, 200, record_property)
+        attack("command lines", command_lines(), _check, 150, record_property)
     assert not Path("/dev/full").is_file()
 
 

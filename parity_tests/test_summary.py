@@ -63,12 +63,22 @@ def test_show_with_flags(name):
     assert text.splitlines()[-2].split()[-2].replace(",", "").isdecimal()
 
 
+def test_show_too_large():
+    """A size that overflows in XLA is one line, and a number in the count of parameters."""
+    spec = flaxnets.spec("feedforward", "tiny", in_features=2**31 - 1, hidden_size=2**31 - 1)
+    assert summary.count_parameters(spec) == (2**31 - 1) * (2**31 - 1 + 1 + 3) + 3
+    vast = flaxnets.spec("image_autoencoder", "tiny", in_shape=(2**31 - 1,) * 3)
+    for large in (spec, vast):  # arrays of 2**62 and of 2**93 numbers
+        with pytest.raises(specs.SpecError, match="an array has more numbers than XLA counts"):
+            summary.show(large)
+
+
 def test_memory(monkeypatch):
     """A network that does not fit is refused by size, and nothing is allocated."""
     spec = flaxnets.spec("feedforward", hidden_size=2**31 - 1)
-    with pytest.raises(specs.SpecError, match="4 times 238,370,684,927 weights take 3,55"):
+    with pytest.raises(specs.SpecError, match="4 times 238,370,684,827 weights take 3,55"):
         summary.require_memory(spec, copies=4)
-    monkeypatch.setattr(summary, "free_memory", lambda device: 4 * 41_420)
+    monkeypatch.setattr(summary, "free_memory", lambda device: 4 * 22_210)
     fits = flaxnets.spec("feedforward")
     summary.require_memory(fits, copies=1)
     summary.require_memory(fits, copies=2, devices=2)
