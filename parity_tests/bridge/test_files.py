@@ -236,8 +236,8 @@ def test_any_file(tmp_path, record_property, capfd):
         try:
             theirs = dict(safetensors.deserialize(content))
         except safetensors.SafetensorError as error:
-            # Of one entry, which JSON leaves open; NaN, in what nobody reads.
-            if "duplicate field" in str(error) or "expected value" in str(error):
+            # Ours takes NaN and names that are twice there, in what nobody reads.
+            if "invalid JSON in header" in str(error):
                 return
             raise
         assert state.keys() == theirs.keys()
