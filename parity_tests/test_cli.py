@@ -257,7 +257,6 @@ WRONG = [
     (["train", "lenet", "--backend", "torch", "--steps-per-dispatch", "2"], "is of backend flax"),
     (["train", "lenet", "--schedule-steps", "900"], "of a schedule or a warm-up; give one"),
     (["train", "lenet", "--data", "x\x1b[31m\u202e"], "data set 'x\\x1b[31m\\u202e' is unknown"),
-    (["show", "foo", "--variant", "lenet"], "flaxnets show foo"),
     (["convert", "good.pt", *CONVERT, "--arch"], "--arch: expected one argument"),
     (["parity", "mlp", "--checks"], "--checks has no value; give one, or leave it out"),
     (["parity", "mlp", "--json", "/dev/full"], "/dev/full is no plain file"),
