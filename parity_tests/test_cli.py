@@ -252,6 +252,12 @@ WRONG = [
     (["train", "lenet", "--image-size", "30000"], "5,000 examples take 16,763.8 GiB, "),
     (["convert", "good.pt", *CONVERT, "--dense-sizes", str(10**9), "9"], "1 times 586,000,001,145"),
     (["train", "lenet", "--noise", "0.1"], "noise is for reconstructions to take away"),
+    (["train", "lenet", "--mesh", f"data={'9' * 5000}"], "is not data=N or fsdp=N"),
+    (
+        ["train", "lenet", "--out", "x", "--coordinator", "a:b"],
+        "coordinator 'a:b' is not host:port",
+    ),
+    (["train", "lenet", "--out", "x", "--num-processes", str(2**31)], "2147483648 is out of range"),
     (["train", "lenet", "--mesh", ""], "--mesh '': an argument is empty"),
     (["train", "lenet", "--out="], "lenet '--out=': an argument is empty"),
     (["train", "lenet", "--backend", "torch", "--steps-per-dispatch", "2"], "is of backend flax"),
