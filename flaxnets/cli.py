@@ -98,8 +98,6 @@ class Show(Generic[SpecT]):
         """Exit code 0."""
         from flaxnets.summary import show
 
-        if self.name != self.spec.name:
-            raise specs.SpecError(f"write the architecture first: flaxnets show {self.name} ...")
         _console().print(show(self.spec))
         return 0
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import io
 import os
-import random
 import shlex
 import signal
 import subprocess
@@ -300,7 +299,7 @@ def test_signals(tmp_path, record_property):
     def check(drawn: tuple[list[str], int, float]) -> None:
         arguments, number, delay = drawn
         if arguments is train:
-            arguments = [*train, f"run{random.getrandbits(60)}"]
+            arguments = [*train, f"run{time.monotonic_ns()}"]
         process = subprocess.Popen(
             [sys.executable, "-m", "flaxnets.cli", *arguments],
             cwd=tmp_path,

@@ -34,7 +34,7 @@ def make(text: str) -> Mesh:
     given: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
-        if name not in AXES or not size.isdecimal() or int(size) < 1:
+        if name not in AXES or not size.isdecimal() or len(size) > 9 or int(size) < 1:
             raise MeshError(f"mesh {text!r}: {part!r} is not data=N or fsdp=N")
         if name in given:
             raise MeshError(f"mesh {text!r}: {name} is given twice")
@@ -106,6 +106,12 @@ def join(coordinator: str | None, process_id: int | None, num_processes: int | N
     Raises:
         MeshError: the others cannot be reached, or the numbers do not fit.
     """
+    for name, value in (("process_id", process_id), ("num_processes", num_processes)):
+        if value is not None and not 0 <= value < 2**31:
+            raise MeshError(f"{name} {value} is out of range; use 0 to {2**31 - 1}")
+    host, _, port = (coordinator or "localhost:1").rpartition(":")
+    if not (host and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16):
+        raise MeshError(f"coordinator {coordinator!r} is not host:port")
     if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
         raise MeshError(f"process_id {process_id} is not between 0 and {num_processes - 1}")
     try:
