@@ -131,7 +131,8 @@ class _Norm(nnx.Module):
         """Move the running statistics towards those of a batch."""
         for running, new in ((self.running_mean, mean), (self.running_var, var)):
             old = running[...]
-            moved = (1 - factor) * old + factor * lax.stop_gradient(new)
+            kept = (1 - factor) * (old if isinstance(factor, float | int) else _wide(old))
+            moved = _wide(kept) + factor * lax.stop_gradient(new)
             running[...] = moved.astype(old.dtype)
 
 

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from flaxnets.layers.conv import spread
+from flaxnets.layers.shape import lifted
 
 
 class Windows(NamedTuple):
@@ -168,7 +169,7 @@ class _AvgPool(_Pool):
         for axis, count in enumerate(counts):
             along = [1] * (self.dims + 1)
             along[axis] = len(count)
-            total = total / jnp.asarray(count, x.dtype).reshape(along)
+            total = total / lifted(jnp.asarray(count, x.dtype).reshape(along), x.ndim)
         return total
 
     def _counts(self, axis: int, length: int) -> list[int]:
