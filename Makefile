@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs notebooks outputs picture
+.PHONY: demo test lint attacks docs notebooks outputs picture
 
 demo: $(VENV)/installed
 	$(BIN)/flaxnets demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+# A hundred times as many wrong inputs as the suite tries; the table is printed at the end.
+attacks: $(VENV)/installed
+	FLAXNETS_FUZZ=100 $(BIN)/python -m pytest -n auto -m attack parity_tests
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -4,12 +4,13 @@ Axes: n examples, t time, k classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flaxnets import data, specs
+from flaxnets.edge.message import printable
 from flaxnets.specs import END, MASK, PAD
 
 GRID = 64  # samples that a generative network is asked for
@@ -46,6 +47,12 @@ def evaluate(spec: specs.Spec, call: Call, chosen: data.Dataset) -> Evaluation:
         call: the trained network.
         chosen: the data, as it fits the network.
     """
+    found = _judged(spec, call, chosen)
+    # Words and labels may be from anybody's files, and are shown on terminals.
+    return replace(found, examples=tuple(printable(x, len(x)) for x in found.examples))
+
+
+def _judged(spec: specs.Spec, call: Call, chosen: data.Dataset) -> Evaluation:
     if spec.task == "gan":
         return _adversarial(spec, call, chosen)
     if spec.task == "masked_language_modelling":

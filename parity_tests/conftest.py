@@ -1,6 +1,7 @@
 """Shared settings of the suite: one torch thread a worker, fast compilation, no preallocation."""
 
 import collections
+import functools
 import gc
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 from flaxnets import compile_options
+from parity_tests import fuzz
 from parity_tests.fuzz import ATTACKS
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -38,6 +40,19 @@ def _one_torch_thread():
 def _no_garbage_among_modules():
     """What was imported stays: the garbage collector need not look through it again."""
     gc.freeze()
+
+
+@pytest.fixture
+def attack(record_property):
+    """Draw and check many times; see `fuzz.attack`. Tests with it make up the table of attacks."""
+    return functools.partial(fuzz.attack, told=record_property)
+
+
+def pytest_collection_modifyitems(items):
+    """`-m attack` chooses the tests that use the fixture."""
+    for item in items:
+        if "attack" in getattr(item, "fixturenames", ()):
+            item.add_marker("attack")
 
 
 @pytest.fixture

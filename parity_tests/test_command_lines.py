@@ -43,7 +43,7 @@ from flaxnets.session import Place
 from flaxnets.swap.twin import command
 from flaxnets.training import compilation_cache
 from flaxnets.training.loop import TrainingError
-from parity_tests.fuzz import attack, require_line, untouched
+from parity_tests.fuzz import require_line, untouched
 
 ROOT = Path(__file__).parents[1]
 NAMES = flaxnets.names()
@@ -240,10 +240,10 @@ def _check(arguments: list[str]) -> None:
         _require_answer(code, error.getvalue())
 
 
-def test_in_one_process(place, record_property):
+def test_in_one_process(place):
     """Any command line is obeyed or refused in one line; no file outside its folder is touched."""
     with untouched(place / "elsewhere"):
-        attack("command lines", command_lines(), _check, 150, record_property)
+        attack("command lines", command_lines(), _check, 150)
     assert not Path("/dev/full").is_file()
 
 
@@ -255,7 +255,7 @@ def _fewer(tries: int) -> int:
     return tries if "FLAXNETS_FUZZ" not in os.environ else max(1, tries // 5)
 
 
-def test_in_a_shell(place, record_property):
+def test_in_a_shell(place):
     """The same for a process that a shell starts, whatever its streams are."""
     streams = ["", ">/dev/full", ">&-", "2>&-", "<&-", "| true"]
 
@@ -280,7 +280,7 @@ def test_in_a_shell(place, record_property):
     drawn = st.tuples(
         lines, st.sampled_from(streams), st.sampled_from(["utf-8", "ascii", "latin-1"])
     )
-    attack("command lines in a shell", drawn, check, _fewer(8), record_property)
+    attack("command lines in a shell", drawn, check, _fewer(8))
 
 
 def _hears(process: subprocess.Popen) -> bool:
@@ -291,7 +291,7 @@ def _hears(process: subprocess.Popen) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process hears is read from /proc")
-def test_signals(tmp_path, record_property):
+def test_signals(tmp_path):
     """A signal at any moment ends a command in one line, with the exit code that says which."""
     train = ["train", "lenet", "--data", "digits", "--steps", "1000000", "--out"]
     choices = [train, train, ["show", "bert"], ["parity", "mlp"], ["bench", "mlp"]]
@@ -326,4 +326,4 @@ def test_signals(tmp_path, record_property):
         st.sampled_from([signal.SIGINT, signal.SIGTERM]),
         st.floats(0, 12).map(lambda x: x * x / 12),
     )
-    attack("signals", drawn, check, _fewer(6), record_property)
+    attack("signals", drawn, check, _fewer(6))

@@ -59,6 +59,13 @@ def test_labels():
     assert found.examples == ("abc: yes (right)", "ba: yes (not no)")
 
 
+def test_words_of_anybody():
+    """A word that would move the terminal's cursor is shown and not obeyed."""
+    odd = dataclasses.replace(DATA, words=(*WORDS[:5], "\x1b[2J", *WORDS[6:]), labels=("\r", "yes"))
+    found = evaluate(Sequences(), lambda *call: np.eye(2), odd)
+    assert found.examples == (r"\x1b[2Jbc: \r (not yes)", r"b\x1b[2J: yes (not \r)")
+
+
 def test_labels_of_words():
     """What is behind the end counts nowhere."""
     labels = np.array([[1, 0, 1, -100], [1, 1, -100, -100]])

@@ -117,7 +117,7 @@ def folders(draw, valid):
 
 
 @BACKENDS
-def test_any_folder(run, tmp_path, backend, weights, record_property, capfd):
+def test_any_folder(run, tmp_path, backend, weights, attack, capfd):
     """A folder opens as the network that its files tell of, or is one line."""
     valid = {path.name: path.read_bytes() for path in run.iterdir()}
 
@@ -132,5 +132,5 @@ def test_any_folder(run, tmp_path, backend, weights, record_property, capfd):
             for name, value in bridge.read(run / "model.safetensors").items():
                 np.testing.assert_array_equal(torch.as_tensor(ours[name]).numpy(), value)
 
-    fuzz.attack("run folders opened by load", folders(valid), check, 25, record_property)
+    attack("run folders opened by load", folders(valid), check, 25)
     assert capfd.readouterr() == ("", "")

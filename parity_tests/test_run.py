@@ -545,7 +545,7 @@ def test_a_users_files(left):
     assert all((folder / name).read_text() == "mine" for name in mine)
 
 
-def test_any_resumption(left, record_property):
+def test_any_resumption(left):
     """Mutated in structure, what a run says of itself is one line, or the recipe goes on."""
     folder, _ = left
     good = {name: json.loads((folder / name).read_text()) for name in ("run.json", "spec.json")}
@@ -566,10 +566,10 @@ def test_any_resumption(left, record_property):
         finally:
             (folder / name).write_text(json.dumps(good[name]))
 
-    fuzz.attack("runs to resume", drawn, check, 100, record_property)
+    attack("runs to resume", drawn, check, 100)
 
 
-def test_any_rest(tmp_path, record_property):
+def test_any_rest(tmp_path):
     """Beside the arrays of a checkpoint, what is mutated is one line, or as it was."""
     spec = flaxnets.spec("linear_network")
     recipe = Recipe(backend="torch", schedule="cosine", warmup=2).settled(spec, 100)
@@ -585,4 +585,4 @@ def test_any_rest(tmp_path, record_property):
         assert json.loads(json.dumps(engine.state()[1])) == good
 
     mutated = fuzz.mutated(good).filter(lambda text: "[[[[[" not in text)  # see test_any_record
-    fuzz.attack("states of torch's optimizers", mutated, check, 60, record_property)
+    attack("states of torch's optimizers", mutated, check, 60)

@@ -63,7 +63,7 @@ def test_no_plain_file(tmp_path, name):
         read[name.partition(".")[0]](folder)
 
 
-def test_any_spec(tmp_path, record_property):
+def test_any_spec(tmp_path):
     """A mutated spec.json is a spec that can be written again, or one line."""
     for name in ("lenet", "transformer", "conv_net"):
         good = json.loads(flaxnets.spec(name).to_json())
@@ -74,10 +74,10 @@ def test_any_spec(tmp_path, record_property):
                 found = run_folder.spec_of(tmp_path)
                 assert specs.from_json(found.to_json()) == found
 
-        fuzz.attack("spec.json", fuzz.mutated(good), check, 100, record_property)
+        attack("spec.json", fuzz.mutated(good), check, 100)
 
 
-def test_any_run(tmp_path, record_property):
+def test_any_run(tmp_path):
     """A mutated run.json says what its type holds, or is refused in one line."""
     good = {
         "name": "mlp",
@@ -101,10 +101,10 @@ def test_any_run(tmp_path, record_property):
             assert all(isinstance(step, int) and step >= 0 for step in found.resumed)
             assert found.engine.dispatch is None or found.engine.dispatch[0] >= 1
 
-    fuzz.attack("run.json", fuzz.mutated(good), check, 100, record_property)
+    attack("run.json", fuzz.mutated(good), check, 100)
 
 
-def test_any_metrics(tmp_path, record_property):
+def test_any_metrics(tmp_path):
     """Mutated lines are read as numbers by name, or counted as damaged."""
     good = {"step": 3, "loss": 0.5, "accuracy": 1, "lr": None, "seconds": 0.1}
 
@@ -116,4 +116,4 @@ def test_any_metrics(tmp_path, record_property):
             assert type(line["step"]) is int
             assert all(isinstance(value, int | float) for value in line.values())
 
-    fuzz.attack("metrics.jsonl", fuzz.mutated(good), check, 100, record_property)
+    attack("metrics.jsonl", fuzz.mutated(good), check, 100)

@@ -276,7 +276,7 @@ def test_no_mapping():
             bridge.load_state_dict(model, state)
 
 
-def test_any_state_dict(record_property, capfd):
+def test_any_state_dict(attack, capfd):
     """Any mapping of anything to anything loads to the bit, or is one line and changes nothing."""
     model = layers.Linear(2, 3, rngs=nnx.Rngs(0))
 
@@ -292,5 +292,5 @@ def test_any_state_dict(record_property, capfd):
                 for name, value in bridge.state_dict(model).items():
                     np.testing.assert_array_equal(value, as_numpy(state[name]))
 
-    fuzz.attack("state_dicts", states, check, 200, record_property)
+    attack("state_dicts", states, check, 200)
     assert capfd.readouterr() == ("", "")

@@ -512,7 +512,7 @@ def _places(node):
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "nadam", "adagrad"])
-def test_any_state(name, record_property, capfd):
+def test_any_state(name, attack, capfd):
     """A spoilt state is one line and changes nothing, or loads, and goes on as it says."""
     model = flaxnets.create("linear_network")
     options = {"momentum": 0.9} if name == "sgd" else {}
@@ -535,5 +535,5 @@ def test_any_state(name, record_property, capfd):
                     found = bridge.convert.as_numpy(own[slot])
                     np.testing.assert_array_equal(there[index][slot], found)
 
-    fuzz.attack("optimizer states", spoilt(torchs), check, 60, record_property)
+    attack("optimizer states", spoilt(torchs), check, 60)
     assert capfd.readouterr() == ("", "")

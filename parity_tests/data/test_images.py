@@ -22,7 +22,7 @@ from flaxnets.data import images
 from flaxnets.data.stream import stream
 from flaxnets.specs import Input
 from parity_tests.data.reading import check_read
-from parity_tests.fuzz import attack, memory_below, one_line, untouched
+from parity_tests.fuzz import memory_below, one_line, untouched
 
 RNG = np.random.default_rng(0)
 
@@ -430,7 +430,7 @@ def pictures(draw):
     return kind, bytes(content)
 
 
-def test_any_structure(tmp_path, monkeypatch, record_property):
+def test_any_structure(tmp_path, monkeypatch):
     """Images of any structure: pixels between 0 and 1, or one line."""
     monkeypatch.setattr(images, "PIXELS", 1 << 20)
 
@@ -449,7 +449,7 @@ def test_any_structure(tmp_path, monkeypatch, record_property):
                 assert (found <= 1).all()
         path.unlink()
 
-    attack("images", pictures(), check, 200, record_property)
+    attack("images", pictures(), check, 200)
 
 
 FOLDERS = st.sampled_from(["", "a", "b", "train", "test", "train/a", "test/a", "train/b", "test/b"])
@@ -508,7 +508,7 @@ def change(path, thing):
 GREY, COLOURED = (encoded("png", mode, (3, 3), 0) for mode in ("L", "RGB"))
 
 
-def test_any_tree(tmp_path, record_property):
+def test_any_tree(tmp_path):
     """Folders of any structure: a right data set or one line."""
     folder = tmp_path / "mine"
 
@@ -527,4 +527,4 @@ def test_any_tree(tmp_path, record_property):
             check_read(folder, folder)
             shutil.rmtree(folder)
 
-    attack("folders of images", trees(), check, 100, record_property)
+    attack("folders of images", trees(), check, 100)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flaxnets import data
 from parity_tests.data.reading import check_read
-from parity_tests.fuzz import attack, memory_below
+from parity_tests.fuzz import memory_below
 
 NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -266,7 +266,7 @@ def tables(draw):
     return content * draw(st.sampled_from([1, 1, 1, 1, 2, 500]))
 
 
-def test_any_structure(tmp_path, record_property):
+def test_any_structure(tmp_path):
     """Tables of any structure: a right data set or one line."""
 
     def check(contents):
@@ -280,4 +280,4 @@ def test_any_structure(tmp_path, record_property):
     drawn = st.one_of(
         st.tuples(tables()), st.tuples(tables(), tables()), tables().map(lambda x: [x] * 2)
     )
-    attack("CSV tables", drawn, check, 100, record_property)
+    attack("CSV tables", drawn, check, 100)

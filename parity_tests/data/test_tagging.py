@@ -12,7 +12,7 @@ from flaxnets.data import tagging
 from flaxnets.data.conllu import UPOS, read_conllu
 from flaxnets.specs import UNKNOWN
 from parity_tests.data.reading import check_read
-from parity_tests.fuzz import attack, memory_below
+from parity_tests.fuzz import memory_below
 
 SENTENCES = read_conllu(tagging.ENGLISH)
 
@@ -215,7 +215,7 @@ def treebanks(draw):
     return draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])).join(lines).encode(encoding, "replace")
 
 
-def test_any_structure(tmp_path, record_property):
+def test_any_structure(tmp_path):
     """Treebanks of any structure: a right data set or one line."""
 
     def check(contents):
@@ -227,4 +227,4 @@ def test_any_structure(tmp_path, record_property):
             (tmp_path / f"{part}.conllu").unlink()
 
     drawn = st.one_of(st.tuples(treebanks()), st.tuples(treebanks(), treebanks()))
-    attack("CoNLL-U files", drawn, check, 100, record_property)
+    attack("CoNLL-U files", drawn, check, 100)

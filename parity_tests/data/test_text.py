@@ -11,7 +11,7 @@ from flaxnets import data
 from flaxnets.data import text
 from flaxnets.specs import MASK, PAD
 from parity_tests.data.reading import check_read
-from parity_tests.fuzz import attack, memory_below
+from parity_tests.fuzz import memory_below
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ TEXTS = st.tuples(
 )
 
 
-def test_any_structure(tmp_path, record_property):
+def test_any_structure(tmp_path):
     """Files of any text in any encoding: a right data set or one line."""
 
     def check(drawn):
@@ -179,4 +179,4 @@ def test_any_structure(tmp_path, record_property):
     drawn = st.one_of(
         st.lists(TEXTS, min_size=1, max_size=1), st.lists(TEXTS, min_size=1, max_size=12)
     )
-    attack("text files", drawn, check, 100, record_property)
+    attack("text files", drawn, check, 100)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from flaxnets.edge.structure import StructureError, parse
-from parity_tests.fuzz import attack, mutated, one_line
+from parity_tests.fuzz import mutated, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def test_wrong(text, said):
     assert str(caught.value).partition(" at line")[0] == said.partition(" at line")[0]
 
 
-def test_any_structure(record_property):
+def test_any_structure(attack):
     """Mutated in structure: the type, or one line."""
     good = {"count": 3, "rate": 0.5, "sizes": [1, 2], "inner": {"a": 0.5, "b": None}}
 
@@ -55,4 +55,4 @@ def test_any_structure(record_property):
         with one_line(StructureError):
             assert isinstance(parse(Sample, text, "f").count, int)
 
-    attack("JSON into a dataclass", mutated(good), check, 100, record_property)
+    attack("JSON into a dataclass", mutated(good), check, 100)
