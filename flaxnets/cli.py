@@ -7,9 +7,9 @@ commands that build it. Wrong input gives one line on standard error and exit co
 import sys
 
 if __name__ == "__main__":  # before what takes seconds to import
-    from flaxnets.entry import main
+    from flaxnets import entry
 
-    sys.exit(main())
+    sys.exit(entry.main())
 
 import argparse
 import contextlib
