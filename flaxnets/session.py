@@ -259,19 +259,23 @@ class Session:
                 or (save_every and engine.taken % save_every == 0)
             ):
                 self._save(figures)
-            if asked:
-                self.checkpoints.wait()
-                raise StoppedError(
-                    f"stopped by {signal.Signals(asked).name} after step {engine.taken}; "
-                    f"go on with --resume {self.out}",
-                    asked,
-                )
+            self._obey(asked)
         self._save()
         self.checkpoints.wait()
         if self.evaluated and (best := self.checkpoints.best_step()) not in (None, engine.taken):
             found = self.checkpoints.restore(engine.like(), best)
             assert found is not None  # as it was just named
             engine.load_state(found.arrays, found.about["rest"])
+
+    def _obey(self, asked: int | None) -> None:
+        """End where a signal has asked for it, once the state is saved."""
+        if asked:
+            self.checkpoints.wait()
+            raise StoppedError(
+                f"stopped by {signal.Signals(asked).name} after step {self.engine.taken}; "
+                f"go on with --resume {self.out}",
+                asked,
+            )
 
     @property
     def trained(self) -> Trained:
@@ -353,7 +357,8 @@ class Session:
                 file.write(json.dumps(self.facts, indent=2).encode())
 
     def finish(self, found: Evaluation) -> None:
-        """Write the final figures and weights."""
+        """Write the final figures and weights, unless a signal came meanwhile."""
+        self._obey(_agreed(self._signal))
         self._write({"step": self.engine.taken, **found.figures})
         if primary():
             bridge.write(self.trained.weights, self.out / run_folder.WEIGHTS)

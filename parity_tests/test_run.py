@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,8 +20,9 @@ import flaxnets
 from flaxnets import bridge, data, run, specs, swap, training
 from flaxnets.edge.structure import StructureError
 from flaxnets.engines import TorchEngine
+from flaxnets.evaluation import evaluate
 from flaxnets.run import Place, Recipe, train
-from flaxnets.session import Session
+from flaxnets.session import Session, StoppedError
 from flaxnets.training.checkpoints import CheckpointError
 from flaxnets.training.loop import TrainingError
 from parity_tests import fuzz
@@ -586,3 +588,21 @@ def test_any_rest(tmp_path):
 
     mutated = fuzz.mutated(good).filter(lambda text: "[[[[[" not in text)  # see test_any_record
     attack("states of torch's optimizers", mutated, check, 60)
+
+
+def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
+    """A signal behind the last step is heard, too; the run that is resumed ends as any other."""
+    spec, recipe = flaxnets.spec("linear_network"), Recipe(steps=2, steps_per_dispatch=1)
+    whole = train(spec, recipe, tmp_path / "whole")
+
+    def asked(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "evaluate", asked)
+        with pytest.raises(StoppedError, match="stopped by SIGTERM after step 2; go on with --res"):
+            train(spec, recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    again = train(spec, Recipe(), tmp_path / "run", Place(resume=tmp_path / "run"))
+    assert again.figures == whole.figures

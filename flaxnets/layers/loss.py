@@ -129,11 +129,13 @@ def cross_entropy(
         _require_shape("target", target, input.shape)
         spread = target * (1 - label_smoothing) + label_smoothing / classes
         return _reduce(-(weighted * spread).sum(-1), reduction)
-    loss, scale = _of_labels(logs, target, weight, ignore_index)
-    if label_smoothing:
-        even = jnp.where(target == ignore_index, 0, -weighted.mean(-1))
-        loss = (1 - label_smoothing) * loss + label_smoothing * even
-    return _reduce(loss, reduction, scale)
+    losses, scale = _of_labels(logs, target, weight, ignore_index)
+    loss = _reduce(losses, reduction, scale)
+    if not label_smoothing:
+        return loss
+    even = jnp.where(target == ignore_index, 0, -weighted.mean(-1))
+    # Reduced apart: where all weights are 0, a mean is NaN, as torch's is.
+    return (1 - label_smoothing) * loss + label_smoothing * _reduce(even, reduction, scale)
 
 
 def nll_loss(
