@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -39,6 +40,7 @@ def demo(out: Path, console: Console) -> int:
         OSError: files that cannot be written.
     """
     spec = specs.make("lenet")
+    jax.devices()  # without any, nothing is written
     _make_room(out)
     outcome = train(spec, Recipe(steps=1200), out / RUN)
     console.print(f"JAX test accuracy    {outcome.figures['test_accuracy']:.2%}", highlight=False)
