@@ -240,7 +240,7 @@ def _check(arguments: list[str]) -> None:
         _require_answer(code, error.getvalue())
 
 
-def test_in_one_process(place):
+def test_in_one_process(place, attack):
     """Any command line is obeyed or refused in one line; no file outside its folder is touched."""
     with untouched(place / "elsewhere"):
         attack("command lines", command_lines(), _check, 150)
@@ -255,7 +255,7 @@ def _fewer(tries: int) -> int:
     return tries if "FLAXNETS_FUZZ" not in os.environ else max(1, tries // 5)
 
 
-def test_in_a_shell(place):
+def test_in_a_shell(place, attack):
     """The same for a process that a shell starts, whatever its streams are."""
     streams = ["", ">/dev/full", ">&-", "2>&-", "<&-", "| true"]
 
@@ -291,7 +291,7 @@ def _hears(process: subprocess.Popen) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process hears is read from /proc")
-def test_signals(tmp_path):
+def test_signals(tmp_path, attack):
     """A signal at any moment ends a command in one line, with the exit code that says which."""
     train = ["train", "lenet", "--data", "digits", "--steps", "1000000", "--out"]
     choices = [train, train, ["show", "bert"], ["parity", "mlp"], ["bench", "mlp"]]

@@ -547,7 +547,7 @@ def test_a_users_files(left):
     assert all((folder / name).read_text() == "mine" for name in mine)
 
 
-def test_any_resumption(left):
+def test_any_resumption(left, attack):
     """Mutated in structure, what a run says of itself is one line, or the recipe goes on."""
     folder, _ = left
     good = {name: json.loads((folder / name).read_text()) for name in ("run.json", "spec.json")}
@@ -571,7 +571,7 @@ def test_any_resumption(left):
     attack("runs to resume", drawn, check, 100)
 
 
-def test_any_rest(tmp_path):
+def test_any_rest(tmp_path, attack):
     """Beside the arrays of a checkpoint, what is mutated is one line, or as it was."""
     spec = flaxnets.spec("linear_network")
     recipe = Recipe(backend="torch", schedule="cosine", warmup=2).settled(spec, 100)

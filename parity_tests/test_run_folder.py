@@ -63,7 +63,7 @@ def test_no_plain_file(tmp_path, name):
         read[name.partition(".")[0]](folder)
 
 
-def test_any_spec(tmp_path):
+def test_any_spec(tmp_path, attack):
     """A mutated spec.json is a spec that can be written again, or one line."""
     for name in ("lenet", "transformer", "conv_net"):
         good = json.loads(flaxnets.spec(name).to_json())
@@ -77,7 +77,7 @@ def test_any_spec(tmp_path):
         attack("spec.json", fuzz.mutated(good), check, 100)
 
 
-def test_any_run(tmp_path):
+def test_any_run(tmp_path, attack):
     """A mutated run.json says what its type holds, or is refused in one line."""
     good = {
         "name": "mlp",
@@ -104,7 +104,7 @@ def test_any_run(tmp_path):
     attack("run.json", fuzz.mutated(good), check, 100)
 
 
-def test_any_metrics(tmp_path):
+def test_any_metrics(tmp_path, attack):
     """Mutated lines are read as numbers by name, or counted as damaged."""
     good = {"step": 3, "loss": 0.5, "accuracy": 1, "lr": None, "seconds": 0.1}
 

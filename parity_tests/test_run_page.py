@@ -205,7 +205,7 @@ def test_links_are_not_followed(folder, tmp_path):
         (tmp_path / name).rename(folder / name)
 
 
-def test_any_structure(folder):
+def test_any_structure(folder, attack):
     """Mutated in structure, a run's files make a page or one line, and nothing is written."""
     files = {name: (folder / name).read_text() for name in ("spec.json", "run.json")}
     lines = [{"step": 1, "loss": 2.0, "seconds": 0.5}, {"step": 1, "test_mse": 1.0, "eval_x": 2.0}]

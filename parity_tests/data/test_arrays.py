@@ -350,7 +350,7 @@ def members(draw):
     return found, method, draw(st.lists(fields, max_size=draw(st.sampled_from([0, 0, 1, 2]))))
 
 
-def test_any_structure(tmp_path):
+def test_any_structure(tmp_path, attack):
     """Archives, directories and headers of any structure: a right data set or one line."""
     path = tmp_path / "mine.npz"
 

@@ -220,7 +220,7 @@ def packed(draw, whole):
     return bytes(content)
 
 
-def test_any_structure(tmp_path):
+def test_any_structure(tmp_path, attack):
     """Headers and gzips of any structure: a right data set or one line."""
     right = {
         f"{part}-{kind}-ubyte": encode(array)

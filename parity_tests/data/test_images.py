@@ -430,7 +430,7 @@ def pictures(draw):
     return kind, bytes(content)
 
 
-def test_any_structure(tmp_path, monkeypatch):
+def test_any_structure(tmp_path, monkeypatch, attack):
     """Images of any structure: pixels between 0 and 1, or one line."""
     monkeypatch.setattr(images, "PIXELS", 1 << 20)
 
@@ -508,7 +508,7 @@ def change(path, thing):
 GREY, COLOURED = (encoded("png", mode, (3, 3), 0) for mode in ("L", "RGB"))
 
 
-def test_any_tree(tmp_path):
+def test_any_tree(tmp_path, attack):
     """Folders of any structure: a right data set or one line."""
     folder = tmp_path / "mine"
 

@@ -266,7 +266,7 @@ def tables(draw):
     return content * draw(st.sampled_from([1, 1, 1, 1, 2, 500]))
 
 
-def test_any_structure(tmp_path):
+def test_any_structure(tmp_path, attack):
     """Tables of any structure: a right data set or one line."""
 
     def check(contents):

@@ -215,7 +215,7 @@ def treebanks(draw):
     return draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])).join(lines).encode(encoding, "replace")
 
 
-def test_any_structure(tmp_path):
+def test_any_structure(tmp_path, attack):
     """Treebanks of any structure: a right data set or one line."""
 
     def check(contents):

@@ -164,7 +164,7 @@ TEXTS = st.tuples(
 )
 
 
-def test_any_structure(tmp_path):
+def test_any_structure(tmp_path, attack):
     """Files of any text in any encoding: a right data set or one line."""
 
     def check(drawn):

@@ -667,7 +667,7 @@ def _other_arrays(draw, files):
 
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("kind", ["records", "arrays"])
-def test_any_handover(tmp_path, written, kind, name):
+def test_any_handover(tmp_path, written, kind, name, attack):
     """Mutated in structure: both sides take over what is written, or say why not and stay."""
     sides = [TorchSide(name), FlaxSide(name)]
     bases = [folder for key, folder in written.items() if key.startswith(f"{name} ")]

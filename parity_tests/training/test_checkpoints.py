@@ -736,7 +736,7 @@ def test_no_run_while_it_is_read(tmp_path):
         Checkpoints(tmp_path, reading=True)
 
 
-def test_any_record(tmp_path):
+def test_any_record(tmp_path, attack):
     """A record that is mutated and sealed again is restored as saved, or refused in one line."""
     (folder,) = _save(tmp_path / "checkpoints", [10])
     good = json.loads((folder / "record.json").read_text())["record"]
