@@ -42,6 +42,21 @@ def _no_garbage_among_modules():
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def promoting():
+    """Ranks and dtypes are promoted, as JAX does unless it is told otherwise: others' code may."""
+    import jax
+
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        for name in ("JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION"):
+            patched.delenv(name, raising=False)  # for processes that a test starts
+        yield
+
+
 @pytest.fixture
 def attack(record_property):
     """Draw and check many times; see `fuzz.attack`. Tests with it make up the table of attacks."""

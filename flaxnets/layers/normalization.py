@@ -33,7 +33,7 @@ def _wide(x: Array) -> Array:
 
 
 def _normalize(x: Array, mean: Array, var: Array, eps: float, weight: Any, bias: Any) -> Array:
-    mean, scale = (lifted(a, x.ndim) for a in (mean, lax.rsqrt(_wide(var) + eps)))
+    mean, scale = (lifted(a, x.ndim) for a in (_wide(mean), lax.rsqrt(_wide(var) + eps)))
     if weight is not None:
         scale = scale * lifted(_wide(weight[...]), x.ndim)
     y = (_wide(x) - mean) * scale

@@ -258,7 +258,8 @@ def float32(subject: Subject) -> Finding:
 
 def bfloat16(subject: Subject) -> Finding:
     """The same in bfloat16, weights and inputs rounded beforehand."""
-    return Finding(*rounding(subject.pair, "bfloat16", 2.0**-7))
+    with jax.numpy_dtype_promotion("standard"):  # JAX's lowering of mixed products promotes
+        return Finding(*rounding(subject.pair, "bfloat16", 2.0**-7))
 
 
 def trajectory(subject: Subject) -> Finding:

@@ -495,7 +495,7 @@ def test_out_of_range_in_grad():
             "targets holds 1 labels; target_lengths sum to 2",
         ),
         (
-            lambda: layers.ctc_loss(TIMES, 1.0 * ONES, [7, 7], [1, 1]),
+            lambda: layers.ctc_loss(TIMES, ONES.astype(np.float32), [7, 7], [1, 1]),
             "targets has dtype float32; use integers",
         ),
     ],

@@ -62,8 +62,8 @@ def test_batch_derivatives(affine):
 
     def plain(x, weight, bias):
         mean, var = x.mean((0, 1)), x.var((0, 1))
-        y = (x - mean) / jnp.sqrt(var + 0.1)
-        return (y * weight + bias if affine else y), mean, var
+        y = (x - mean[None, None]) / jnp.sqrt(var + 0.1)[None, None]
+        return (y * weight[None, None] + bias[None, None] if affine else y), mean, var
 
     def own(x, weight, bias):
         return normalization._normalize_batch(0.1, x, *((weight, bias) if affine else (None, None)))
@@ -325,14 +325,15 @@ class PlainTorch(torch.nn.Module):
 
 
 def test_plain_layers():
-    """Models of Flax's own layers cross the bridge and are torch's function."""
+    """Models of Flax's own layers, which promote, cross the bridge and are torch's function."""
     inputs = [Input(name="x", shape=(5,), axes="b", high=7)]
-    report = parity.check(
-        Plain(nnx.Rngs(0)), PlainTorch(), inputs, ["forward", "forward_train", "gradients"]
-    )
-    report.raise_if_failed()
-    # Flax stores the biased variance, and has no count: its statistics are not torch's.
-    assert not parity.check(Plain(nnx.Rngs(0)), PlainTorch(), inputs, ["buffers"]).passed
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        report = parity.check(
+            Plain(nnx.Rngs(0)), PlainTorch(), inputs, ["forward", "forward_train", "gradients"]
+        )
+        report.raise_if_failed()
+        # Flax stores the biased variance, and has no count: its statistics are not torch's.
+        assert not parity.check(Plain(nnx.Rngs(0)), PlainTorch(), inputs, ["buffers"]).passed
 
 
 def test_plain_batch_norm_count():

@@ -458,7 +458,7 @@ def test_trained_weights():
         h, last, said = h[0], PHONEMES.index("<s>"), []
         while len(said) < 20:
             h = decoder(jnp.asarray(weights["dec_emb"][[last]]), h)
-            last = int((h @ weights["fc_w"].T + weights["fc_b"]).argmax())
+            last = int((h @ weights["fc_w"].T + weights["fc_b"][None]).argmax())
             if PHONEMES[last] == "</s>":
                 break
             said.append(PHONEMES[last])
