@@ -490,7 +490,7 @@ def spoilt(draw, state):
             parent[key] = draw(ODD)
         elif kind == "other":
             from_, name = places[draw(st.integers(0, len(places) - 1))]
-            parent[key] = copy.deepcopy(from_[name])
+            parent[key] = _copied(from_[name])
         elif kind == "remove":
             del parent[key]
         elif isinstance(parent, list):
@@ -503,6 +503,13 @@ def spoilt(draw, state):
         if not state:
             break
     return draw(ODD) if draw(st.integers(0, 19)) == 0 else state
+
+
+def _copied(node):
+    """Containers anew, with the same arrays; not every kind of tensor can be copied."""
+    if isinstance(node, dict):
+        return {key: _copied(value) for key, value in node.items()}
+    return [*map(_copied, node)] if isinstance(node, list) else node
 
 
 def _places(node):
