@@ -167,7 +167,7 @@ def _small(load: Any) -> Any:
             found, train_inputs=train, train_targets=labels, test_inputs=test, test_targets=truth
         )
 
-    return lambda name, where=None: load(name, where) if where else by_name(name)
+    return lambda name, where, limit: load(name, where, limit) if where else by_name(name)
 
 
 def _stop(*_: Any, **__: Any) -> Any:
