@@ -16,9 +16,6 @@ from parity_tests.fuzz import ATTACKS
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # What a test computes does not depend on what this user has compiled before.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
-# Users may forbid implicit promotion, and nothing of the library may then rely on it.
-os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
-os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Most tests compile a small program for each of its operations and run it once. The checks that
 # judge optimised code ask for it themselves (flaxnets/parity/pair.py).
 if "XLA_FLAGS" not in os.environ:
@@ -43,17 +40,11 @@ def _no_garbage_among_modules():
 
 
 @pytest.fixture(scope="module")
-def promoting():
-    """Ranks and dtypes are promoted, as JAX does unless it is told otherwise: others' code may."""
+def strict():
+    """JAX promotes neither dtypes nor ranks by itself, as a user may ask of it."""
     import jax
 
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        for name in ("JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION"):
-            patched.delenv(name, raising=False)  # for processes that a test starts
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 

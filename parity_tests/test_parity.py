@@ -18,7 +18,7 @@ def _of_one_worker(pair):
 
 
 @pytest.fixture(scope="module", params=map(_of_one_worker, PAIRS))
-def rows(request):
+def rows(request, strict):
     """The checks of one pair, all on the same compiled functions, which are then forgotten."""
     yield {row.check: row for row in parity.check_architecture(*request.param).rows}
     jax.clear_caches()

@@ -1,14 +1,6 @@
-"""What the bench sets in its own processes is taken back in the suite's.
-
-It times what others have written, and that promotes ranks and dtypes.
-"""
+"""What the bench sets in its own processes is taken back in the suite's."""
 
 import pytest
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _promotion_as_usual(promoting):
-    pass
 
 
 @pytest.fixture(autouse=True)
