@@ -17,7 +17,13 @@ from flaxnets.training.record import (
     unsealed,
 )
 
-RECORD = {"format": FORMAT, "step": 3, "figures": {"loss": 0.1, "nan": float("inf")}, "about": {}}
+RECORD = {
+    "format": FORMAT,
+    "step": 3,
+    "figures": {"loss": 0.1, "nan": float("inf")},
+    "about": {"rest": [None, 1]},
+    "leaves": {"w": {"dtype": "float32", "shape": [2, 3], "digest": "0f"}},
+}
 
 
 def test_round_trip(tmp_path):
