@@ -102,9 +102,9 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
         raise TrainingError("backend torch trains on one CPU; leave mesh and platform out")
     if mesh is None and jax.process_count() > 1:
         mesh = meshes.make(f"data={jax.device_count()}")
-    require_memory(spec, recipe.copies, devices=mesh.shape["fsdp"] if mesh else 1)
     if recipe.precision == "float64" and recipe.backend == "flax":
         _require_float64(mesh)
+    require_memory(spec, recipe.copies, devices=mesh.shape["fsdp"] if mesh else 1)
     with _precision(recipe):
         handed = before is not None and before.backend != recipe.backend
         engine = _engine(spec, recipe, chosen, mesh, None if handed else told)
