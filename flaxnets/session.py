@@ -167,7 +167,7 @@ class Session:
                 steps = self.recipe.steps or 0
                 self._logs.append(stack.enter_context(ProgressLog(title, steps, first=first)))
                 if self.place.tensorboard:
-                    log = TensorBoardLog(self.out / "tensorboard", first)
+                    log = TensorBoardLog(within(self.out, "tensorboard"), first)
                     self._logs.append(stack.enter_context(log))
             stack.enter_context(self._signals())
             self._stack = stack.pop_all()
@@ -290,7 +290,7 @@ class Session:
                 self.facts["attention"] = sorted(kernels)
             self._tell()
             if self.place.profile:
-                jax.profiler.start_trace(self.out / "profile")
+                jax.profiler.start_trace(within(self.out, "profile"))
                 self._tracing, self._traced = True, step + PROFILED
         if self._tracing and step >= self._traced:
             jax.profiler.stop_trace()

@@ -536,6 +536,17 @@ def test_links(left, tmp_path, name):
         resume()
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "profile"])
+def test_linked_logs(left, tmp_path, name):
+    """Event files and traces are not written where a link leads out of the folder."""
+    folder, resume = left
+    (tmp_path / "outside").mkdir()
+    (folder / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="a link that leads out of the folder"):
+        resume(**{name: True})
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def test_a_users_files(left):
     """Files that are not the run's stay, hidden ones and links among them."""
     folder, resume = left
