@@ -36,10 +36,12 @@ MLP = (
 VAE = (
     *("train", "vae", "--data", "digits", "--in-shape", "1", "8", "8", "--channels", "4", "5"),
     *("--batch-size", "16", "--clip-norm", "5", "--save-every", "5"),
-    *("--steps-per-dispatch", "1"),
 )
 # Batch statistics, random numbers, evaluations of which the best counts, parts of batches.
-FLAX_VAE = (*VAE, "--steps", "200", "--eval-every", "20", "--accumulate", "2")
+FLAX_VAE = (
+    *(*VAE, "--steps", "200", "--eval-every", "20", "--accumulate", "2"),
+    *("--steps-per-dispatch", "1"),
+)
 TORCH_VAE = (*VAE, "--steps", "160", "--backend", "torch", "--ema", "0.9")
 
 
