@@ -149,7 +149,11 @@ def _opened(file: BinaryIO) -> Any:
 
 
 def _decoded(paths: list[Path]) -> Lazy:
-    about = [(path.name, path.stat().st_size) for path in paths]
+    try:
+        about = [(path.name, path.stat().st_size) for path in paths]
+    except OSError as error:  # a link to what is not there
+        where = printable(error.filename)
+        raise DataError(f"{where} cannot be read: {error.strerror}") from None
     identity = hashlib.sha256(repr(about).encode()).hexdigest()
     return Lazy(len(paths), lambda number: decode(paths[number]), identity)
 

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 import warnings
 import zlib
 from itertools import islice
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -277,6 +279,15 @@ def test_links(tmp_path, monkeypatch):
         os.rmdir("d")
 
 
+def test_link_to_nothing(tmp_path):
+    """It is named, as a terminal may show it."""
+    for i in range(6):
+        write(tmp_path / "ab"[i % 2] / f"{i}.png", 3, 3)
+    (tmp_path / "a" / "\x1b[31m.png").symlink_to("/nowhere")
+    with pytest.raises(data.DataError, match=r"/a/\\x1b\[31m.png cannot be read: No such file"):
+        data.load("mine", tmp_path)
+
+
 def test_names(tmp_path):
     """Classes are shown as a terminal may show them."""
     for name in (b"\xff", b"\x1b[31m", "\u00e9".encode()):
@@ -510,10 +521,10 @@ GREY, COLOURED = (encoded("png", mode, (3, 3), 0) for mode in ("L", "RGB"))
 
 def test_any_tree(tmp_path, attack):
     """Folders of any structure: a right data set or one line."""
-    folder = tmp_path / "mine"
 
     def check(drawn):
         parts, count, changes = drawn
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
         for part in parts:
             for label in "ab":
                 (folder / part / label).mkdir(parents=True)
