@@ -139,7 +139,7 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
 
 def _finished(path: Path) -> specs.Spec:
     """The network of a run's folder, which somebody else may have written."""
-    run_folder = importlib.import_module("flaxnets.run_folder")
+    run_folder = importlib.import_module("flaxnets.experiment.run_folder")
     try:
         description, told = run_folder.spec_of(path), run_folder.told(path)
         weights = files.within(path, run_folder.WEIGHTS)

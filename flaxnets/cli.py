@@ -4,13 +4,6 @@ Options are generated from the dataclasses: a network's spec fields are options 
 commands that build it. Wrong input gives one line on standard error and exit code 2.
 """
 
-import sys
-
-if __name__ == "__main__":  # before what takes seconds to import
-    from flaxnets import entry
-
-    sys.exit(entry.main())
-
 import argparse
 import contextlib
 import dataclasses
@@ -19,6 +12,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,14 +28,14 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from flaxnets import __version__, environment, specs
+from flaxnets import __version__, environment, specs, tasks
 from flaxnets.bridge import BridgeError
 from flaxnets.data import DataError
 from flaxnets.edge.message import printable
-from flaxnets.entry import tidied
-from flaxnets.recipe import Recipe
-from flaxnets.run import train
-from flaxnets.session import Place, StoppedError
+from flaxnets.edge.process import tidied
+from flaxnets.experiment.recipe import Recipe
+from flaxnets.experiment.run import train
+from flaxnets.experiment.session import Place, StoppedError
 from flaxnets.training import compilation_cache
 from flaxnets.training.checkpoints import CheckpointError
 from flaxnets.training.loop import TrainingError
@@ -135,7 +129,7 @@ class Train(Generic[SpecT]):
         outcome = train(self.spec, self.recipe, self.out or place.resume or fresh, place)
         console = _console()
         for name, value in outcome.figures.items():
-            share = name.startswith(("test_accuracy", "test_exact_match"))
+            share = tasks.is_share(name.removeprefix("test_"))
             shown = f"{value:.2%}" if share else f"{value:.5g}"
             console.print(f"{name.replace('_', ' ')} {shown}", highlight=False)
         for example in outcome.examples:
@@ -375,7 +369,7 @@ class Demo:
 
     def run(self) -> int:
         """Exit code 0 if the twins are equal, 1 if not."""
-        from flaxnets.demo import demo
+        from flaxnets.experiment.demo import demo
 
         return demo(self.out, _console())
 

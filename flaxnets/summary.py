@@ -12,8 +12,8 @@ from rich.table import Table
 import flaxnets
 from flaxnets import specs
 from flaxnets.bridge.convert import entries
+from flaxnets.bridge.recording import recorded
 from flaxnets.data.resident import free_memory
-from flaxnets.recording import recorded
 
 TOO_LARGE = ": an array has more numbers than XLA counts; use a smaller network"
 

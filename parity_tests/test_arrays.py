@@ -195,6 +195,14 @@ def test_bomb(tmp_path, kind):
     fuzz.require_line(str(error.value))
 
 
+def test_backslash(tmp_path):
+    """Names with escapes that Python warns of are no names of tensors."""
+    file = tmp_path / "a.pt"
+    file.write_bytes(_saved({"a": dense()}, new=False).replace(b"ctorch._utils", b"ctorch.\\_util"))
+    with pytest.raises(CheckpointError):
+        arrays.read(file)
+
+
 def test_no_file(tmp_path):
     """A pipe, a folder and a file that is not there are errors of the system."""
     with pytest.raises(OSError, match="a folder"):

@@ -359,7 +359,7 @@ def test_link_to_a_file(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["--version", "list"])
 def test_streams(command):
     """A full disk is told of in one line; who stops reading is not bothered."""
-    words = f"{sys.executable} -m flaxnets.cli {command}"
+    words = f"{sys.executable} -m flaxnets {command}"
     for stream, code, said in (
         (">/dev/full", 2, "flaxnets: [Errno 28] No space left on device\n"),
         ("| true", 128 + signal.SIGPIPE, ""),
@@ -372,7 +372,7 @@ def test_streams(command):
 
 def test_entry_point(tmp_path):
     """As a process: a mistake ends with code 2 and without a traceback."""
-    command = [sys.executable, "-m", "flaxnets.cli", "train", "lenet", "--image-size", "3"]
+    command = [sys.executable, "-m", "flaxnets", "train", "lenet", "--image-size", "3"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

@@ -29,17 +29,16 @@ from flaxnets import (
     bridge,
     cli,
     data,
-    demo,
     doctor,
     environment,
     parity,
-    run,
     specs,
     summary,
 )
+from flaxnets.experiment import demo, run
+from flaxnets.experiment.recipe import Recipe
+from flaxnets.experiment.session import Place
 from flaxnets.parity import mutations
-from flaxnets.recipe import Recipe
-from flaxnets.session import Place
 from flaxnets.swap.twin import command
 from flaxnets.training import compilation_cache
 from flaxnets.training.loop import TrainingError
@@ -262,7 +261,7 @@ def test_in_a_shell(place, attack):
     def check(drawn: tuple[list[str], str, str]) -> None:
         arguments, stream, encoding = drawn
         words = [word.encode(errors="surrogateescape") for word in map(shlex.quote, arguments)]
-        line = b" ".join([shlex.quote(sys.executable).encode(), b"-m", b"flaxnets.cli", *words])
+        line = b" ".join([shlex.quote(sys.executable).encode(), b"-m", b"flaxnets", *words])
         done = subprocess.run(
             ["bash", "-c", b"set -o pipefail; " + line + b" " + stream.encode()],
             capture_output=True,
@@ -301,7 +300,7 @@ def test_signals(tmp_path, attack):
         if arguments is train:
             arguments = [*train, f"run{time.monotonic_ns()}"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "flaxnets.cli", *arguments],
+            [sys.executable, "-m", "flaxnets", *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

@@ -14,7 +14,11 @@ MODULES = sorted(
     for path in (ROOT / package).rglob("*.py")
 )
 # Classes of one kind, whose methods are documented once, at the first of them.
-FIRST_OF_ITS_KIND = {"flaxnets/engines.py": "Engine", "flaxnets/layers/recurrence.py": "Elman"}
+FIRST_OF_ITS_KIND = {
+    "flaxnets/experiment/flax_engine.py": ("flaxnets/experiment/engine.py", "Engine"),
+    "flaxnets/experiment/torch_engine.py": ("flaxnets/experiment/engine.py", "Engine"),
+    "flaxnets/layers/recurrence.py": ("flaxnets/layers/recurrence.py", "Elman"),
+}
 # Where `__call__` is documented at its class: its signature says its shapes.
 SHAPED = ("flaxnets/layers", "flaxnets/models")
 
@@ -40,10 +44,10 @@ def _undocumented(source: str, file: str) -> Iterator[str]:
     tree = ast.parse(source)
     if not ast.get_docstring(tree):
         yield file
-    kind = FIRST_OF_ITS_KIND.get(file)
+    place, kind = FIRST_OF_ITS_KIND.get(file, (file, ""))
     said = {
         method.name
-        for node in tree.body
+        for node in (tree if place == file else ast.parse((ROOT / place).read_text())).body
         if isinstance(node, ast.ClassDef) and node.name == kind
         for method in node.body
         if isinstance(method, ast.FunctionDef) and ast.get_docstring(method)

@@ -37,7 +37,7 @@ def test_absent_platform(asked, command, tmp_path):
     if asked == "cuda" and jax.default_backend() == "gpu":
         pytest.skip("CUDA devices are there")
     result = subprocess.run(
-        [sys.executable, "-m", "flaxnets.cli", *command.split()],
+        [sys.executable, "-m", "flaxnets", *command.split()],
         env={**os.environ, "JAX_PLATFORMS": asked},
         capture_output=True,
         text=True,

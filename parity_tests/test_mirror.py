@@ -28,6 +28,13 @@ ELSEWHERE = {
         ],
         "one table: test_hypotheses.py",
     ),
+    "flaxnets/__main__.py": "the process of a command: edge/test_process.py",
+    **dict.fromkeys(
+        ["flaxnets/experiment/flax_engine.py", "flaxnets/experiment/torch_engine.py"],
+        "both take the same steps: test_engine.py",
+    ),
+    "flaxnets/parity/row.py": "data only: test_report.py",
+    "flaxnets/swap/script.py": "saved, loaded and gone on with: test_handover.py",
     "flaxnets/parity/tolerances.py": "numbers only; test_mutations.py shows that they bite",
 }
 

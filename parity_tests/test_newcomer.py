@@ -62,7 +62,7 @@ def test_new_architecture(copy, record_property):
     said = {}
     for line in COMMANDS:
         command, *words = shlex.split(line)[1:]
-        said[command], seconds = _run(copy, "flaxnets.cli", command, *words)
+        said[command], seconds = _run(copy, "flaxnets", command, *words)
         record_property(command, seconds)
     assert said.keys() == {"list", "show", "train", "parity"}
     assert re.search("residual_mlp .* ResidualMLP .* classification .* tiny", said["list"])

@@ -27,7 +27,7 @@ def test_wheel(tmp_path):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert own <= held
-    assert {"flaxnets/py.typed", "torch_ref/py.typed", "flaxnets/notebook.mplstyle"} <= held
+    assert {"flaxnets/py.typed", "torch_ref/py.typed", "flaxnets/page/notebook.mplstyle"} <= held
 
 
 @pytest.mark.parametrize("python", PYTHONS)

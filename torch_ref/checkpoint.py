@@ -11,6 +11,7 @@ import math
 import os
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -239,6 +240,12 @@ class _Pickle:
         self.storages: dict[str | int, Storage] = {}
 
     def read(self) -> Any:
+        """What a pickle of these few opcodes is."""
+        with warnings.catch_warnings():  # of a backslash in a text
+            warnings.simplefilter("ignore")
+            return self._read()
+
+    def _read(self) -> Any:
         stack: list[Any] = []
         below: list[list[Any]] = []
         memo: dict[int, Any] = {}

@@ -41,14 +41,15 @@ def ours(spec: Spec, batches: Sequence[Any]) -> Contender:
     import jax
     import jax.numpy as jnp
 
-    from flaxnets.training import Phase, TrainStep, dispatch, objectives, optimizers
+    from flaxnets import tasks
+    from flaxnets.training import Phase, TrainStep, dispatch, optimizers
     from flaxnets.training.step import stack
 
     step = TrainStep(
         flaxnets.build(spec),
         *[
             Phase(objective, optimizers.adam(LR), part)
-            for part, objective in objectives.phases(spec.task, spec.outputs).items()
+            for part, objective in tasks.of(spec).objectives(spec).items()
         ],
     )
     batches = [jax.tree.map(jnp.asarray, batch) for batch in batches]
@@ -80,13 +81,13 @@ def nnx_jit(spec: Spec, batches: Sequence[Any]) -> Contender:
     import optax
     from flax import nnx
 
-    from flaxnets.training import objectives
+    from flaxnets import tasks
 
     model = flaxnets.build(spec)
     model = nnx.view(
         model, deterministic=False, use_running_average=False, raise_if_not_found=False
     )
-    phases = objectives.phases(spec.task, spec.outputs)
+    phases = tasks.of(spec).objectives(spec)
     moved: list[Any] = [
         nnx.All(nnx.Param, nnx.PathContains(part)) if part else nnx.Param for part in phases
     ]
@@ -144,7 +145,8 @@ def _torch(
 ) -> Contender:
     import torch
 
-    from torch_ref.training import loop, objectives
+    from torch_ref import tasks
+    from torch_ref.training import loop
 
     torch.set_flush_denormal(True)  # as XLA does
     axes = tuple(given.axes for given in spec.examples(1))
@@ -174,7 +176,7 @@ def _torch(
                 torch.optim.Adam(loop.parameters(model, part), lr=LR),
                 part,
             )
-            for part, objective in objectives.phases(spec.task, spec.outputs).items()
+            for part, objective in tasks.objectives(spec).items()
         ]
         own = [loop.parameters(model, phase.part) if phase.part else None for phase in phases]
         feed = cycle([laid(batch) for batch in tensors])

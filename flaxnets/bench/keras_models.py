@@ -36,7 +36,8 @@ def trained(
     """
     loss: Any = "mse"
     metric = "mae"
-    if spec.task == "classification":
+    wanted = spec.targets(1)
+    if wanted and wanted.high:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=spec.outputs == "logits")
         metric = "accuracy"
     model.compile(keras.optimizers.Adam(lr), loss, metrics=[metric])

@@ -18,7 +18,8 @@ from flax import nnx
 
 from flaxnets import layers
 from flaxnets.bench.result import Overhead
-from flaxnets.training import Phase, TrainStep, objectives, optimizers
+from flaxnets.tasks import classification
+from flaxnets.training import Phase, TrainStep, optimizers
 
 LAYERS, WIDTH, BATCH = 128, 8, 8
 LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # Adam's, as in torch
@@ -78,7 +79,7 @@ def by_hand(state: HandState, batch: Batch) -> tuple[HandState, dict[str, jax.Ar
 def steps(depth: int = LAYERS, width: int = WIDTH) -> tuple[TrainStep, Callable, HandState, Batch]:
     """Both steps from the same weights, the hand's state, and a batch."""
     model = DeepMLP(depth, width, nnx.Rngs(0))
-    ours = TrainStep(model, Phase(objectives.classification(), optimizers.adam(LR)))
+    ours = TrainStep(model, Phase(classification.objective(), optimizers.adam(LR)))
     weights = [
         jnp.copy(leaf[...])
         for layer in model.dense

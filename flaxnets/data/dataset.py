@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from flaxnets.data.lazy import Lazy
 from flaxnets.data.windows import windows
 from flaxnets.edge.message import printable
-from flaxnets.specs import Input
+from flaxnets.specs import PAD, Input
 
 LIMIT = 4 << 30  # bytes of memory
 Arrays = np.ndarray | Lazy | tuple[np.ndarray, ...]
@@ -110,6 +110,15 @@ class Dataset:
                 found.update(repr((leaf.shape, leaf.dtype.str)).encode())
                 found.update(np.ascontiguousarray(leaf).data)
         return found.hexdigest()
+
+    def test_words(self, row: int) -> list[str]:
+        """The words of a test example, without what is behind its end."""
+        inputs = self.test_inputs
+        tokens, *more = (part[row] for part in (inputs if isinstance(inputs, tuple) else (inputs,)))
+        if tokens.ndim == 2:
+            tokens = tokens.argmax(-1)
+        length = more[0].sum() if more else np.count_nonzero(tokens != PAD)
+        return [self.words[token] for token in tokens[:length]]
 
 
 def split(name: str, images: np.ndarray, labels: np.ndarray, share: float = 0.2) -> Dataset:

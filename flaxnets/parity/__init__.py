@@ -12,11 +12,13 @@ True
 """
 
 from flaxnets.parity.architectures import check_architecture, variants
-from flaxnets.parity.checks import CHECKS, check
-from flaxnets.parity.diagnosis.verdict import Diagnosis, diagnose
+from flaxnets.parity.checks import CHECKS
 from flaxnets.parity.pair import Pair
-from flaxnets.parity.report import ParityError, Report, Row
+from flaxnets.parity.proof import check
+from flaxnets.parity.report import ParityError, Report
+from flaxnets.parity.row import Row
 from flaxnets.parity.trajectory import METHODS, Task
+from flaxnets.parity.verdict import Diagnosis, diagnose
 
 __all__ = [
     "CHECKS",

@@ -7,15 +7,14 @@ import jax
 from flax import nnx
 
 import flaxnets
-from flaxnets import specs
+from flaxnets import specs, tasks
 from flaxnets.data import drawn
-from flaxnets.parity.checks import check
+from flaxnets.parity.proof import check
 from flaxnets.parity.report import Report
 from flaxnets.parity.trajectory import BATCHES, Task
 from flaxnets.specs import Spec
 from flaxnets.summary import count_parameters
-from flaxnets.training import objectives
-from torch_ref.training import objectives as torch_objectives
+from torch_ref import tasks as torch_tasks
 
 BATCH = 4
 MOST_WEIGHTS = 3_000_000  # variants above are for training, not for every run of the suite
@@ -79,8 +78,8 @@ def task(spec: Spec) -> Task:
     ((4, 18, 18, 2), (4,))
     """
     return Task(
-        objectives.phases(spec.task, spec.outputs),
-        torch_objectives.phases(spec.task, spec.outputs),
+        tasks.of(spec).objectives(spec),
+        torch_tasks.objectives(spec),
         spec.examples(BATCH),
         [drawn.batch(spec, BATCH, seed) for seed in range(BATCHES)],
     )

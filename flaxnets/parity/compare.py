@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flaxnets.parity.report import Compared, Statistics
+from flaxnets.parity.row import Compared, Statistics
 
 SHOWN = 5  # arrays of a check in a report
 

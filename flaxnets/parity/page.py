@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flaxnets.page import definitions, document, table
 
 if TYPE_CHECKING:
-    from flaxnets.parity.report import Compared, Row, Statistics
+    from flaxnets.parity.row import Compared, Row, Statistics
 
 SLOWEST = 10  # checks that a report lists with their duration
 

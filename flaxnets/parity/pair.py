@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from flaxnets import bridge, compile_options
 from flaxnets.bridge.convert import as_numpy
+from flaxnets.bridge.recording import recorded
 from flaxnets.compile_options import OF_CONVOLUTIONS, OPTIMISED, UNOPTIMISED
 from flaxnets.data.drawn import draw
-from flaxnets.recording import recorded
 from flaxnets.specs import Input
-from flaxnets.training.objectives import apply
+from flaxnets.training.objective import apply
 from flaxnets.training.randomness import drawn
 from torch_ref.arrays import channels_first, tensor, tensors
 from torch_ref.random import replay

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +15,8 @@ from rich.table import Table
 
 from flaxnets.environment import hardware, versions
 from flaxnets.parity import page
+from flaxnets.parity.checks import CHECKS
+from flaxnets.parity.row import Row
 
 PRECISION = (
     "float64, and float32 in the check of that name; matrix products at the highest precision, "
@@ -25,63 +27,6 @@ UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 class ParityError(AssertionError):
     """Two models are not the same function."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """An array in four numbers."""
-
-    mean: float
-    std: float
-    min: float
-    max: float
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One array of both sides; statistics of a side that lacks it are None."""
-
-    name: str
-    error: float
-    torch: Statistics | None
-    flax: Statistics | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One check of one variant.
-
-    Attributes:
-        architecture: whose twins were checked.
-        variant: of the architecture.
-        check: from `CHECKS`.
-        passed: whether the error is within the bound.
-        error: the largest.
-        bound: that it is judged by.
-        worst: the array that has it.
-        seconds: that the check took.
-        place: of a failed check: the first submodule in data-flow order, gradient or optimizer
-            slot that differs.
-        cause: the likely one, from the known differences between the frameworks.
-        arrays: the worst few, worst first.
-        layers: the error of every submodule's output in data-flow order (`intermediates`).
-
-    >>> Row("lenet", "tiny", "forward", True, 2e-15, 1e-10, "logits", 0.4).cause
-    ''
-    """
-
-    architecture: str
-    variant: str
-    check: str
-    passed: bool
-    error: float
-    bound: float
-    worst: str
-    seconds: float
-    place: str = ""
-    cause: str = ""
-    arrays: tuple[Compared, ...] = ()
-    layers: tuple[tuple[str, float], ...] = ()
 
 
 class Report:
@@ -171,8 +116,6 @@ class Report:
             title: of the page.
             before: HTML in front of the matrix.
         """
-        from flaxnets.parity.checks import CHECKS  # which make this module's rows
-
         explained = {
             name: (inspect.getdoc(check) or "").partition("\n")[0] for name, check in CHECKS.items()
         }

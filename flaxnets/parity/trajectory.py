@@ -21,13 +21,13 @@ from flaxnets.parity.compare import Difference, compare
 from flaxnets.parity.pair import Pair, named
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, clipping, optimizers, schedules
-from flaxnets.training.objectives import Objective, apply, together
+from flaxnets.training.objective import Objective, apply, together
 from flaxnets.training.randomness import draws
 from torch_ref.random import fold_in, key, replay
 from torch_ref.training import loop
-from torch_ref.training import objectives as torch_objectives
 from torch_ref.training import optimizers as torch_optimizers
 from torch_ref.training import schedules as torch_schedules
+from torch_ref.training.objective import Objective as TorchObjective
 
 STEPS = 20
 BATCHES = 4  # different ones, in turn
@@ -42,17 +42,18 @@ class Task(NamedTuple):
         examples: what the inputs of a batch are, for their layout.
         batches: pairs of inputs and targets, in Flax's layout.
 
-    >>> from flaxnets.training import objectives
+    >>> from flaxnets.tasks import classification
+    >>> from torch_ref.tasks import classification as of_torch
     >>> examples = [Input(name="x", shape=(2, 4), axes="bf")]
-    >>> flax_loss = {"": objectives.classification()}
-    >>> torch_loss = {"": torch_objectives.classification()}
+    >>> flax_loss = {"": classification.objective()}
+    >>> torch_loss = {"": of_torch.objective()}
     >>> batch = np.ones((2, 4)), np.array([0, 1])
     >>> len(Task(flax_loss, torch_loss, examples, [batch]).batches)
     1
     """
 
     objectives: Mapping[str, Objective]
-    torch_objectives: Mapping[str, torch_objectives.Objective]
+    torch_objectives: Mapping[str, TorchObjective]
     examples: Sequence[Input]
     batches: Sequence[Any]
 

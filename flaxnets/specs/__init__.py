@@ -67,8 +67,8 @@ class Spec(abc.ABC):
     """A network's description; fields are checked for their type when it is made.
 
     Attributes:
-        task: names the objective that the network is trained with; "" for a part of others,
-            which is not trained alone.
+        task: names what the network is trained for, a file of `flaxnets.tasks`; "" for a part
+            of others, which is not trained alone.
         data: names the data set that it is trained on unless another is asked for.
     """
 
@@ -113,9 +113,9 @@ class Spec(abc.ABC):
 
     def targets(self, batch: int) -> Input | None:
         """What it is trained towards: labels, or None where the examples are enough."""
-        if self.task != "classification":
+        classes: int | None = getattr(self, "num_classes", None)
+        if classes is None:
             return None
-        classes: int = self.num_classes  # type: ignore[attr-defined]
         return Input(name="label", shape=(batch,), axes="b", high=classes)
 
     def recipe(self, data: str) -> dict[str, Any]:

@@ -85,9 +85,10 @@ def choose(step: TrainStep, batch: Any, measure: Measure = measure) -> Dispatch:
         measure: gives the seconds of a step under each of some candidates.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training import Phase, objectives, optimizers
+    >>> from flaxnets.tasks import classification
+    >>> from flaxnets.training import Phase, optimizers
     >>> model = create("feedforward", variant="tiny")
-    >>> step = TrainStep(model, Phase(objectives.classification("probabilities"), optimizers.sgd()))
+    >>> step = TrainStep(model, Phase(classification.objective("probabilities"), optimizers.sgd()))
     >>> choose(step, (jnp.ones((4, 7)), jnp.zeros(4, int))).steps in (1, 8, 32)
     True
     """

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from flaxnets.training.dispatch import SINGLE, Dispatch
-from flaxnets.training.objectives import together
+from flaxnets.training.objective import together
 from flaxnets.training.step import TrainState, TrainStep, stack
 
 
@@ -37,9 +37,10 @@ class Trainer:
         taken: how many steps led to it.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training import Phase, objectives, optimizers
+    >>> from flaxnets.tasks import classification
+    >>> from flaxnets.training import Phase, optimizers
     >>> model = create("feedforward", variant="logits")
-    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.adam()))
+    >>> step = TrainStep(model, Phase(classification.objective(), optimizers.adam()))
     >>> batch = np.ones((4, 100), np.float32), np.zeros(4, np.int32)
     >>> trainer = Trainer(step, lambda number: batch, Dispatch(2, "scan"))
     >>> trainer.advance(5)
@@ -113,9 +114,10 @@ def fit(
         TrainingError: a loss that is not finite, or too few batches.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training import Phase, objectives, optimizers
+    >>> from flaxnets.tasks import classification
+    >>> from flaxnets.training import Phase, optimizers
     >>> model = create("feedforward", variant="logits")
-    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.adam()))
+    >>> step = TrainStep(model, Phase(classification.objective(), optimizers.adam()))
     >>> batch = np.ones((4, 100), np.float32), np.zeros(4, np.int32)
     >>> int(fit(step, [batch] * 3, 3).step)
     3

@@ -6,20 +6,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxnets.training.objectives import Objective
+from flaxnets.training.objective import Objective
 
 
 def draws(objective: Objective, model: nnx.Module, batch: Any) -> list[tuple[int, ...]]:
     """The shapes of what a training loss draws, in order; nothing is computed.
 
     Args:
-        objective: the loss, see `flaxnets.training.objectives`.
+        objective: the loss, see `flaxnets.tasks`.
         model: any NNX model.
         batch: as the objective wants it.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training.objectives import variational
-    >>> draws(variational(), create("vae"), (jnp.ones((2, 32, 32, 1)), None))
+    >>> from flaxnets.tasks import vae
+    >>> draws(vae.objective(), create("vae"), (jnp.ones((2, 32, 32, 1)), None))
     [(2, 16)]
     """
     graph, state = nnx.split(

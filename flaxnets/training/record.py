@@ -138,7 +138,8 @@ def unsealed(path: Path) -> Record:
     if content["sha256"] != _seal(record):
         raise BrokenError(f"{path.name} is not as it was written")
     if record.get("format") != FORMAT:
-        raise BrokenError(f"format {record.get('format')}; this version reads {FORMAT}")
+        known = message.printable(record.get("format"))
+        raise BrokenError(f"format {known}; this version reads {FORMAT}")
     try:
         return require(Record, record, path.name)
     except StructureError as error:

@@ -16,7 +16,7 @@ from flax import nnx
 
 from flaxnets.data.resident import Rows, gather
 from flaxnets.training.mesh import everywhere, of_batch, of_state
-from flaxnets.training.objectives import Objective
+from flaxnets.training.objective import Objective
 
 
 class TrainState(NamedTuple):
@@ -43,12 +43,12 @@ class Phase(NamedTuple):
     """One loss and the parameters that it moves.
 
     Attributes:
-        objective: the loss, see `flaxnets.training.objectives`.
+        objective: the loss, see `flaxnets.tasks`.
         optimizer: any optax transformation; one that asks for a `value` gets the loss.
         part: the attribute of the model whose parameters are trained; "" for all of them.
 
-    >>> from flaxnets.training import objectives
-    >>> Phase(objectives.classification(), optax.sgd(0.1), part="fc2").part
+    >>> from flaxnets.tasks import classification
+    >>> Phase(classification.objective(), optax.sgd(0.1), part="fc2").part
     'fc2'
     """
 
@@ -83,9 +83,10 @@ class TrainStep:
         shardings: of the state; None without a mesh.
 
     >>> from flaxnets import create
-    >>> from flaxnets.training import objectives, optimizers
+    >>> from flaxnets.tasks import classification
+    >>> from flaxnets.training import optimizers
     >>> model = create("feedforward", variant="logits")
-    >>> step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
+    >>> step = TrainStep(model, Phase(classification.objective(), optimizers.sgd(0.1)))
     >>> state, metrics = step(step.state, (jnp.ones((4, 100)), jnp.zeros(4, int)))
     >>> int(state.step), sorted(metrics)
     (1, ['accuracy', 'loss'])

@@ -15,7 +15,8 @@ import flaxnets
 from flaxnets import bridge
 from flaxnets.bridge.convert import entries
 from flaxnets.parity.compare import compare
-from flaxnets.training import Phase, TrainStep, clipping, objectives, optimizers, schedules
+from flaxnets.tasks import classification, gan
+from flaxnets.training import Phase, TrainStep, clipping, optimizers, schedules
 from parity_tests import fuzz
 from parity_tests.tensors import CARRIED, LEFT, NONE, make
 from torch_ref.arrays import optimizer_tensors, tensors
@@ -249,7 +250,7 @@ def test_inside_of_a_chain_and_a_training_step():
     optimizer = optax.chain(
         clipping.clip_grad_norm(1.0), optimizers.adam(1.0), schedules.reduce_lr_on_plateau(0.1)
     )
-    step = TrainStep(model, Phase(objectives.classification(), optimizer))
+    step = TrainStep(model, Phase(classification.objective(), optimizer))
     batch = jnp.ones((4, 7)), jnp.arange(4) % 3
     state = step.state
     for _ in range(3):
@@ -257,7 +258,7 @@ def test_inside_of_a_chain_and_a_training_step():
     (moments,) = step.moments(state)
     there = bridge.optimizer_state_dict(step.model(state), moments, optimizers.adam, lr=0.1)
     assert {float(own["step"]) for own in there["state"].values()} == {3.0}
-    (fresh,) = step.moments(TrainStep(model, Phase(objectives.classification(), optimizer)).state)
+    (fresh,) = step.moments(TrainStep(model, Phase(classification.objective(), optimizer)).state)
     back = bridge.load_optimizer_state_dict(model, fresh, there)
     for one, other in zip(jax.tree.leaves(back[1]), jax.tree.leaves(moments[1]), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -274,7 +275,7 @@ def test_inside_of_a_chain_and_a_training_step():
 def test_a_part_of_a_model():
     """A phase that trains a part has the state of that submodule, and of no more."""
     model, twin = _pair("gan")
-    part = TrainStep(model, Phase(objectives.generator(), optimizers.adam(), "generator"))
+    part = TrainStep(model, Phase(gan.generator(), optimizers.adam(), "generator"))
     (moments,) = part.moments(part.state)
     moments = moments._replace(step=jnp.int32(1))
     there = bridge.optimizer_state_dict(model.generator, moments, optimizers.adam)

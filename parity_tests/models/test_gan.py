@@ -8,14 +8,15 @@ import torch
 from flax import nnx
 
 import flaxnets
-from flaxnets import bridge, parity
+from flaxnets import bridge, parity, specs
 from flaxnets.models.gan import Discriminator, Generator
-from flaxnets.training import Phase, TrainStep, objectives, optimizers
+from flaxnets.tasks import gan
+from flaxnets.training import Phase, TrainStep, optimizers
 from torch_ref import random
 from torch_ref.arrays import tensors
 from torch_ref.models import gan as torch_gan
+from torch_ref.tasks import gan as torch_losses
 from torch_ref.training import loop
-from torch_ref.training import objectives as torch_objectives
 
 
 class SeedGenerator(torch.nn.Module):
@@ -101,12 +102,12 @@ def test_phases_agree():
         )
         phases = [
             Phase(objective, optimizers.sgd(0.01), part)
-            for part, objective in objectives.phases("gan").items()
+            for part, objective in gan.objectives(specs.make("gan")).items()
         ]
         step, twin = TrainStep(pair.flax_model(), *phases), pair.torch_model()
         torch_phases = [
             loop.Phase(objective, torch.optim.SGD(loop.parameters(twin, part), 0.01), part)
-            for part, objective in torch_objectives.phases("gan").items()
+            for part, objective in torch_losses.objectives(specs.make("gan")).items()
         ]
         state = step.state
         for index, batch in enumerate(images):
@@ -115,7 +116,7 @@ def test_phases_agree():
             noise = jax.random.normal(nnx.Rngs(key)(), (4, 1, 1, 5), jnp.float64)
             drawn = torch.tensor(np.moveaxis(np.asarray(noise), -1, 1))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(torch_objectives, "_noise", lambda *_, drawn=drawn: drawn)
+                patch.setattr(torch_losses, "_noise", lambda *_, drawn=drawn: drawn)
                 loop.fit(twin, torch_phases, [(batch, np.zeros(4, int))], 1, "bhwc")
         ours = bridge.state_dict(step.model(state))
     for name, value in twin.state_dict().items():

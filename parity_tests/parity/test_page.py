@@ -5,7 +5,7 @@ import re
 
 from flaxnets.parity import Report, Row
 from flaxnets.parity.page import depth_plot
-from flaxnets.parity.report import Compared, Statistics
+from flaxnets.parity.row import Compared, Statistics
 
 PASS = Row("lenet", "tiny", "forward", True, 1e-16, 1e-10, "output", 0.1)
 FAIL = Row(

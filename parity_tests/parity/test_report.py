@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from flaxnets.parity import ParityError, Report, Row
-from flaxnets.parity.report import Compared, Statistics
+from flaxnets.parity.row import Compared, Statistics
 
 PASS = Row("lenet", "tiny", "forward", True, 1e-16, 1e-10, "output", 0.1)
 FAIL = Row("lenet", "tiny", "gradients", False, float("inf"), 1e-10, "fc1 <b>&", 0.2)

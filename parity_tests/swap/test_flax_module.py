@@ -18,7 +18,8 @@ from jax.test_util import check_grads
 import flaxnets
 from flaxnets import bridge, swap, training
 from flaxnets.parity.pair import _draw_inputs
-from flaxnets.training import objectives, optimizers
+from flaxnets.tasks import classification
+from flaxnets.training import optimizers
 from torch_ref.arrays import channels_first, tensor, tensors
 
 BOUND = 1e-10
@@ -133,7 +134,7 @@ def test_in_our_own_step(images):
     """The library's training step takes it, dropout included, and the loss falls."""
     network = swap.as_flax(_net())
     step = training.TrainStep(
-        network, training.Phase(objectives.classification(), optimizers.adam(lr=1e-2))
+        network, training.Phase(classification.objective(), optimizers.adam(lr=1e-2))
     )
     losses = []
     batch = images, LABELS

@@ -21,7 +21,7 @@ from flaxnets.parity.trajectory import METHODS, Method
 from flaxnets.swap import handover
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
 from flaxnets.training import optimizers, schedules
-from flaxnets.training.objectives import apply
+from flaxnets.training.objective import apply
 from parity_tests.fuzz import mutated, one_line
 from torch_ref.arrays import tensors
 from torch_ref.random import fold_in, key, replay

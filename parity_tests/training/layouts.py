@@ -10,8 +10,9 @@ import numpy as np
 from flax import nnx
 
 import flaxnets
-from flaxnets import data, engines
-from flaxnets.recipe import Recipe
+from flaxnets import data
+from flaxnets.experiment import flax_engine
+from flaxnets.experiment.recipe import Recipe
 from flaxnets.training import mesh as meshes
 from flaxnets.training.checkpoints import Checkpoints
 
@@ -42,7 +43,7 @@ def engine(name, layout, **options):
     recipe = Recipe(**given).settled(spec, len(chosen.train_targets))
     if jax.config.read("jax_enable_x64"):
         chosen = chosen.__class__(**{**vars(chosen), **_double(_training_part(chosen))})
-    return engines.FlaxEngine(spec, recipe, chosen, meshes.make(layout) if layout else None)
+    return flax_engine.FlaxEngine(spec, recipe, chosen, meshes.make(layout) if layout else None)
 
 
 def losses(running, until):
@@ -65,7 +66,7 @@ def rounding():
 
 def semantics():
     """Losses with Adam, parts and an average in float64."""
-    begin = engines.begin
+    begin = flax_engine.begin
 
     def double(*told):
         model = begin(*told)
@@ -74,7 +75,7 @@ def semantics():
 
     options = {"batch_size": 16, "accumulate": 2, "ema": 0.9, "lr": 1e-3}
     with jax.enable_x64(True):
-        engines.begin = double
+        flax_engine.begin = double
         found = {
             name: {
                 layout: losses(engine(name, layout, **options), STEPS)
@@ -82,7 +83,7 @@ def semantics():
             }
             for name in NETWORKS
         }
-    engines.begin = begin
+    flax_engine.begin = begin
     return found
 
 

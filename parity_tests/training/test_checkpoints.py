@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from flaxnets.training.checkpoints import CheckpointError, Checkpoints
+from flaxnets.training.record import sealed
 from parity_tests import fuzz
 
 
@@ -734,6 +735,16 @@ def test_no_run_while_it_is_read(tmp_path):
         Checkpoints(tmp_path)
     with Checkpoints(tmp_path), pytest.raises(CheckpointError, match="cannot be read: another run"):
         Checkpoints(tmp_path, reading=True)
+
+
+def test_format_of_anybody(tmp_path, capfd):
+    """A format that would move the terminal's cursor is shown and not obeyed."""
+    (folder,) = _save(tmp_path / "checkpoints", [10])
+    record = {**json.loads((folder / "record.json").read_text())["record"], "format": "\x1b[31m"}
+    (folder / "record.json").write_bytes(sealed(record))
+    with pytest.raises(CheckpointError, match=r"000001-step-10: format \\x1b\[31m; this version"):
+        _restore(tmp_path / "checkpoints")
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def test_any_record(tmp_path, attack):

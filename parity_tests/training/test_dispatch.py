@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 import flaxnets
+from flaxnets import tasks
 from flaxnets.data import drawn
-from flaxnets.training import Phase, TrainStep, dispatch, objectives, optimizers
+from flaxnets.training import Phase, TrainStep, dispatch, optimizers
 from flaxnets.training.dispatch import SCANNED, SINGLE, Dispatch
 
 
 def _step(name, variant="tiny"):
     spec = flaxnets.spec(name, variant)
-    phases = objectives.phases(spec.task, spec.outputs).items()
+    phases = tasks.of(spec).objectives(spec).items()
     step = TrainStep(
         flaxnets.build(spec), *[Phase(loss, optimizers.adam(0.01), part) for part, loss in phases]
     )

@@ -6,11 +6,12 @@ import torch
 
 import flaxnets
 from flaxnets import bridge, data, training
-from flaxnets.training import Phase, TrainStep, objectives, optimizers
+from flaxnets.tasks import classification
+from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training.loop import TrainingError
 from torch_ref.arrays import tensors
+from torch_ref.tasks import classification as torch_classification
 from torch_ref.training import loop as torch_loop
-from torch_ref.training import objectives as torch_objectives
 from torch_ref.training import optimizers as torch_optimizers
 
 STEPS = 10
@@ -27,7 +28,7 @@ def test_backends_agree(name):
     twin.load_state_dict(tensors(bridge.state_dict(flax)))
 
     ours, theirs = [], []
-    step = TrainStep(flax, Phase(objectives.classification(), optimizers.BY_NAME[name](lr=0.01)))
+    step = TrainStep(flax, Phase(classification.objective(), optimizers.BY_NAME[name](lr=0.01)))
     state = training.fit(
         step,
         data.batches(images, digits.train_targets, 32),
@@ -38,7 +39,7 @@ def test_backends_agree(name):
         twin,
         [
             torch_loop.Phase(
-                torch_objectives.classification(),
+                torch_classification.objective(),
                 torch_optimizers.BY_NAME[name](twin.parameters(), lr=0.01),
             )
         ],
@@ -56,14 +57,14 @@ def test_backends_agree(name):
 
 def _explode(batch, steps):
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
-    step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
+    step = TrainStep(model, Phase(classification.objective(), optimizers.sgd(0.1)))
     return training.fit(step, [batch] * 3, steps)
 
 
 def _explode_torch(batch, steps):
     model = flaxnets.create("feedforward", "torch", "tiny", softmax=False)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    phase = torch_loop.Phase(torch_objectives.classification(), optimizer)
+    phase = torch_loop.Phase(torch_classification.objective(), optimizer)
     return torch_loop.fit(model, [phase], [batch] * 3, steps, "bf")
 
 
@@ -86,7 +87,7 @@ def test_too_few_batches(run):
 def test_unreadable_batch():
     """A batch that cannot be read ends the run, after the steps before it were told of."""
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
-    step = TrainStep(model, Phase(objectives.classification(), optimizers.sgd(0.1)))
+    step = TrainStep(model, Phase(classification.objective(), optimizers.sgd(0.1)))
     (eaten,) = flaxnets.spec("feedforward", "tiny").inputs(4)
 
     def batch(number):

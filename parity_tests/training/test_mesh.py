@@ -13,8 +13,8 @@ import pytest
 
 import flaxnets
 from flaxnets import bridge, compile_options
-from flaxnets.recipe import Recipe
-from flaxnets.run import train
+from flaxnets.experiment.recipe import Recipe
+from flaxnets.experiment.run import train
 from flaxnets.training import mesh as meshes
 
 pytestmark = pytest.mark.xdist_group("meshes")  # one worker, which starts the devices once
@@ -91,7 +91,7 @@ def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flaxnets.cli", "train", "vae", "--data", "digits"]
+    command = [sys.executable, "-m", "flaxnets", "train", "vae", "--data", "digits"]
     command += ["--in-shape", "1", "8", "8", "--channels", "8", "16", "--n-latent", "4"]
     command += ["--optimizer", "sgd", "--lr", "0.001", "--steps", "10", "--batch-size", "8"]
     command += ["--eval-every", "5", "--save-every", "4"]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 import flaxnets
+from flaxnets import tasks
 from flaxnets.data import drawn as data
-from flaxnets.training import objectives, randomness
+from flaxnets.training import randomness
 
 
 @pytest.mark.parametrize("name", ["vae", "transformer", "gan", "rnn", "lenet"])
@@ -28,7 +29,7 @@ def test_draws(name):
 
     original = {kind: getattr(jax.random, kind) for kind in ("bernoulli", "normal")}
     model = flaxnets.build(spec)
-    for objective in objectives.phases(spec.task, spec.outputs).values():
+    for objective in tasks.of(spec).objectives(spec).values():
         asked.clear()
         with mock.patch.multiple(jax.random, **{kind: counted(kind) for kind in original}):
             found = randomness.draws(objective, model, batch)

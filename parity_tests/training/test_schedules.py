@@ -11,7 +11,8 @@ import torch
 
 import flaxnets
 from flaxnets.parity.compare import relative_error
-from flaxnets.training import Phase, TrainStep, objectives, optimizers, schedules
+from flaxnets.tasks import classification
+from flaxnets.training import Phase, TrainStep, optimizers, schedules
 from torch_ref.training import optimizers as torch_optimizers
 from torch_ref.training.schedules import BY_NAME
 
@@ -176,7 +177,7 @@ def test_plateau_in_a_training_step():
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
     plateau = schedules.reduce_lr_on_plateau(0.1, factor=0.5, patience=0, threshold=0.9)
     optimizer = optax.chain(optimizers.sgd(1.0), plateau)
-    step = TrainStep(model, Phase(objectives.classification(), optimizer))
+    step = TrainStep(model, Phase(classification.objective(), optimizer))
     batch = jnp.ones((4, 7)), jnp.arange(4) % 3
     state, metrics = step(step.state, batch)
     ((_, after),) = step.moments(state)

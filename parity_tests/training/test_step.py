@@ -9,9 +9,10 @@ from flax import nnx
 from torch.optim import swa_utils
 
 import flaxnets
-from flaxnets import bridge
+from flaxnets import bridge, tasks
 from flaxnets.data import drawn
-from flaxnets.training import Phase, TrainStep, objectives, optimizers
+from flaxnets.tasks import classification
+from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training.step import _is_costly
 
 BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
@@ -20,7 +21,7 @@ BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
 def _step(**options):
     model = flaxnets.create("feedforward", variant="tiny", softmax=False)
     return model, TrainStep(
-        model, Phase(objectives.classification(), optimizers.adam(0.1)), **options
+        model, Phase(classification.objective(), optimizers.adam(0.1)), **options
     )
 
 
@@ -35,7 +36,7 @@ def test_agrees_with_nnx_optimizer():
 
     @nnx.jit
     def tutorial_step(model, optimizer):
-        grads = nnx.grad(lambda model: objectives.classification()(model, BATCH, None)[0])(model)
+        grads = nnx.grad(lambda model: classification.objective()(model, BATCH, None)[0])(model)
         optimizer.update(model, grads)
 
     for _ in range(3):
@@ -85,7 +86,7 @@ def test_randomness_follows_seed_and_step():
     """An objective's random numbers depend on the seed and the step, and on nothing else."""
 
     def draw(model, batch, rngs):
-        return objectives.classification()(model, batch, rngs)[0], {"drawn": rngs.uniform(())}
+        return classification.objective()(model, batch, rngs)[0], {"drawn": rngs.uniform(())}
 
     def drawn(seed):
         model = flaxnets.create("feedforward", variant="tiny")
@@ -108,7 +109,7 @@ def _wide(name, variant="tiny", optimizer=None, **options):
     real = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
     phases = [
         Phase(objective, optimizer or optimizers.sgd(0.1), part)
-        for part, objective in objectives.phases(spec.task, spec.outputs).items()
+        for part, objective in tasks.of(spec).objectives(spec).items()
     ]
     batch = jax.tree.map(lambda x: real(jnp.asarray(x)), drawn.batch(spec, 8, 0))
     return TrainStep(nnx.merge(graph, jax.tree.map(real, state)), *phases, **options), batch
@@ -170,7 +171,7 @@ def test_rematerialisation():
 def test_bfloat16():
     """Products are of bfloat16; weights, moments, statistics and losses are of float32."""
     spec = flaxnets.spec("vae", "tiny")
-    (objective,) = objectives.phases(spec.task, spec.outputs).values()
+    (objective,) = tasks.of(spec).objectives(spec).values()
     batch = jax.tree.map(jnp.asarray, drawn.batch(spec, 8, 0))
     narrow, exact = (
         TrainStep(flaxnets.build(spec), Phase(objective, optimizers.adam()), precision=precision)

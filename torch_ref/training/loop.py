@@ -14,7 +14,7 @@ from torch.optim import swa_utils
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from torch_ref.arrays import channels_first, tensor
-from torch_ref.training.objectives import Objective, together
+from torch_ref.training.objective import Objective, together
 from torch_ref.training.optimizers import put
 
 
@@ -73,9 +73,9 @@ class Trainer:
         average: the model with averaged weights, None without `ema`.
 
     >>> model = nn.Linear(3, 2)
-    >>> from torch_ref.training.objectives import classification
+    >>> from torch_ref.tasks import classification
     >>> batch = np.ones((4, 3), np.float32), np.zeros(4, np.int32)
-    >>> phase = Phase(classification(), torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> phase = Phase(classification.objective(), torch.optim.SGD(model.parameters(), lr=0.1))
     >>> trainer = Trainer(model, [phase], lambda number: batch, "bf")
     >>> trainer.advance(2)
     >>> trainer.taken
@@ -278,9 +278,9 @@ def fit(
         TrainingError: a loss that is not finite, or too few batches.
 
     >>> model = nn.Linear(3, 2)
-    >>> from torch_ref.training.objectives import classification
+    >>> from torch_ref.tasks import classification
     >>> batch = np.ones((4, 3), np.float32), np.zeros(4, np.int32)
-    >>> phase = Phase(classification(), torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> phase = Phase(classification.objective(), torch.optim.SGD(model.parameters(), lr=0.1))
     >>> fit(model, [phase], [batch] * 2, 2, "bf")
     """
     given = iter(batches)

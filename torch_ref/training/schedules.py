@@ -17,10 +17,16 @@ BY_NAME: dict[str, Any] = {
 }
 
 
+MOST = 10_000_000  # steps that are gone through again, which takes a minute or two
+
+
 def wind(scheduler: Any, count: int) -> None:
     """Advance a new scheduler to where it is after so many steps, with the bits that it has there.
 
     Its rates are made of those before them, so each is computed.
+
+    Raises:
+        ValueError: a count of more than `MOST`, or of none.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -29,6 +35,8 @@ def wind(scheduler: Any, count: int) -> None:
     >>> scheduler.last_epoch, optimizer.param_groups[0]["lr"]
     (3, 0.125)
     """
+    if type(count) is not int or not 0 <= count <= MOST:
+        raise ValueError(f"{count} is no number of steps to go through again, from 0 to {MOST:,}")
     with warnings.catch_warnings():  # that the optimizer has not moved, which is meant
         warnings.simplefilter("ignore", UserWarning)
         for _ in range(count):

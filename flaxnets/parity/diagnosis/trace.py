@@ -10,10 +10,10 @@ import torch
 from flax import nnx
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from flaxnets.bridge.recording import recorded
 from flaxnets.parity.compare import relative_error
 from flaxnets.parity.pair import Pair, named
-from flaxnets.recording import recorded
-from flaxnets.training.objectives import apply
+from flaxnets.training.objective import apply
 from torch_ref.random import replay
 
 Arrays = dict[str, np.ndarray]

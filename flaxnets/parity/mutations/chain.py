@@ -10,7 +10,7 @@ from flax import nnx
 
 from flaxnets import layers
 from flaxnets.specs import Input
-from flaxnets.training.objectives import apply
+from flaxnets.training.objective import apply
 
 Parts = tuple[nnx.Module, torch.nn.Module, Sequence[Input | np.ndarray]]
 

@@ -11,9 +11,9 @@ import jax
 
 from flaxnets.bridge import Leaf, TorchOnly, rules
 from flaxnets.parity.architectures import check_architecture
-from flaxnets.parity.checks import check
 from flaxnets.parity.mutations import chain
-from flaxnets.parity.report import Row
+from flaxnets.parity.proof import check
+from flaxnets.parity.row import Row
 
 Plant = Callable[[], AbstractContextManager]
 

@@ -3,7 +3,8 @@
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import fx, nn
@@ -17,15 +18,66 @@ from flaxnets.swap.twin.expressions import Expr
 from flaxnets.swap.twin.layouts import Layout
 from flaxnets.swap.twin.rearrangements import flatten, unflatten
 
-if TYPE_CHECKING:
-    from flaxnets.swap.twin.modules import Code, Translator
+
+@dataclass
+class Code:
+    """A class of the twin, as one module of the user needs it.
+
+    Attributes:
+        module: of the user.
+        base: the layer of torch.nn that its class derives from.
+        given: layouts of the arguments of a call, by name.
+        keywords: the arguments that are given by name.
+        lines: statements of a call; those of evaluation and training where they differ.
+        training: the statements in training, where they differ.
+        layout: of what a call returns.
+        foreign: weights of other modules that a call needs: their names by that of the argument.
+        draws: whether a call takes `rngs`.
+        noisy: whether a call draws in evaluation, too.
+        modes: whether a call reads `deterministic`.
+    """
+
+    module: nn.Module
+    base: type[nn.Module] | None
+    given: dict[str, Any]
+    keywords: frozenset[str] = frozenset()
+    lines: list[str] = field(default_factory=list)
+    training: list[str] | None = None
+    layout: Any = None
+    foreign: dict[str, str] = field(default_factory=dict)
+    draws: bool = False
+    noisy: bool = False
+    modes: bool = False
+
+
+class Classes(Protocol):
+    """The classes of the twin, as far as they are known.
+
+    Attributes:
+        axes: of layers along an axis, as held, by the layer's id.
+        owners: the names of weights, by their ids.
+        paths: of modules, by their ids.
+    """
+
+    axes: dict[int, tuple[Layout, int]]
+    owners: dict[int, str]
+    paths: dict[int, str]
+
+    def is_user(self, module: nn.Module) -> bool:
+        """Whether a class of the twin stands for a module."""
+
+    def is_whole(self, module: nn.Module) -> bool:
+        """Whether a module of torch.nn is a layer of the twin with weights that are its own."""
+
+    def code(self, module: nn.Module, arguments: Mapping[str, Any], given: dict[str, Any]) -> Code:
+        """The class for a module, from one of its calls."""
 
 
 class View:
     """What the forward pass of one module sees of the modules inside it."""
 
-    def __init__(self, translator: "Translator", code: "Code") -> None:
-        self.translator = translator
+    def __init__(self, classes: Classes, code: Code) -> None:
+        self.classes = classes
         self.code = code
         self.module = code.module
 
@@ -33,7 +85,7 @@ class View:
         """How a module inside is reached."""
         text, module = "self", self.module
         for name in path.split(".") if path else ():
-            text += step(self.translator, module, name)
+            text += step(self.classes, module, name)
             module = module._modules[name]  # type: ignore[assignment]
         return text
 
@@ -42,11 +94,11 @@ class View:
         tensor: Any = self.module
         for name in path.split("."):
             tensor = getattr(tensor, name)
-        owner = self.translator.owners.get(id(tensor))
+        owner = self.classes.owners.get(id(tensor))
         if owner is None:
             inside, _, name = path.rpartition(".")
             return Expr(f"jnp.asarray({self.located(inside)}.{name})")
-        prefix = self.translator.paths[id(self.module)]
+        prefix = self.classes.paths[id(self.module)]
         if not owner.startswith(f"{prefix}." if prefix else ""):
             name = "_".join(owner.split(".")[-2:])
             self.code.foreign[name] = owner
@@ -57,15 +109,15 @@ class View:
         inside, _, name = path.rpartition(".")
         holder = self.module.get_submodule(inside)
         access = self.located(inside)
-        kind: Any = layers.house(holder) if self.translator.is_whole(holder) else None
-        base = layers.inherited(type(holder)) if self.translator.is_user(holder) else None
+        kind: Any = layers.house(holder) if self.classes.is_whole(holder) else None
+        base = layers.inherited(type(holder)) if self.classes.is_user(holder) else None
         kind = kind or (base and base.__name__)
         if kind is not None:
             entries = rule(getattr(house_layers, kind)) or ()
             for leaf in entries:
                 if isinstance(leaf, Leaf) and leaf.torch == name:
                     return _rearranged(f"{access}.{leaf.flax}[...]", leaf.to_torch())
-        elif not self.translator.is_user(holder):
+        elif not self.classes.is_user(holder):
             return Expr(f'{access}["{name}"][...]')
         return Expr(f"{access}.{name}[...]")
 
@@ -75,7 +127,7 @@ class View:
         access = self.located(str(node.target))
         if type(module) is nn.Identity:
             return body.expr(node.args[0])
-        if self.translator.is_user(module):
+        if self.classes.is_user(module):
             return self._user_call(body, node, module, access)
         if type(module) is nn.Sequential:
             return self._chain(body, node, module, access)
@@ -125,7 +177,7 @@ class View:
         """The layout in which a layer along an axis takes an array; its axis is remembered."""
         ndim = body.ndim(x)
         dim = layers.IMPLICIT_DIM.get(ndim, 1) if module.dim is None else module.dim
-        layout, axis = self.translator.axes.setdefault(
+        layout, axis = self.classes.axes.setdefault(
             id(module), (body.layout_of(x), body.axis(x, dim))
         )
         if layouts.axis(dim, ndim, layout) % ndim != axis % ndim:
@@ -155,7 +207,7 @@ class View:
         held = {name: value for name, value in arguments.items() if _holds_nodes(value)}
         given = {name: mapped(value, body.layout_of) for name, value in held.items()}
         examples = {name: mapped(value, body.example) for name, value in arguments.items()}
-        code = self.translator.code(module, examples, given)
+        code = self.classes.code(module, examples, given)
         if set(code.given) != set(held):
             raise UntranslatableError(f"{type(module).__name__} is called in two ways")
         code.keywords = frozenset(keywords)
@@ -164,7 +216,7 @@ class View:
             text = _text(body, value, code.given[name])
             written.append(f"{name}={text}" if name in code.keywords else text)
         for name, owner in code.foreign.items():
-            prefix = self.translator.paths[id(self.module)]
+            prefix = self.classes.paths[id(self.module)]
             inside = owner.startswith(f"{prefix}." if prefix else "")
             text = self._own(owner[len(prefix) + 1 :] if prefix else owner).text if inside else name
             if not inside:
@@ -215,7 +267,7 @@ class View:
                     return layout, -1, drew  # a layout that no array has
                 example, drew = result, drew or draws
             return layout, wanted, drew
-        if self.translator.is_user(module):
+        if self.classes.is_user(module):
             parameters = list(inspect.signature(type(module).forward).parameters)
             name = parameters[1]
             if (
@@ -223,7 +275,7 @@ class View:
                 is inspect.Parameter.VAR_POSITIONAL
             ):
                 name = f"{name}_0"
-            code = self.translator.code(module, {name: example}, {name: layout})
+            code = self.classes.code(module, {name: example}, {name: layout})
             return code.layout, code.given[name], code.draws
         kind = layers.house(module) or ""
         wanted = layers.wanted(kind, example.dim(), layout)
@@ -231,7 +283,7 @@ class View:
             dim: Any = module.dim
             dim = layers.IMPLICIT_DIM.get(example.dim(), 1) if dim is None else dim
             axis = layouts.axis(dim, example.dim(), layout)
-            wanted = self.translator.axes.setdefault(id(module), (layout, axis))[0]
+            wanted = self.classes.axes.setdefault(id(module), (layout, axis))[0]
         if kind == "Flatten" and module.start_dim == 0:
             return layout, -1, False
         if kind == "Unflatten" and (module.dim not in (1, -1) or example.dim() != 2):
@@ -256,13 +308,13 @@ class View:
         return expr
 
 
-def step(translator: "Translator", module: nn.Module, name: str) -> str:
+def step(classes: Classes, module: nn.Module, name: str) -> str:
     """How a module's child is reached from it."""
     if isinstance(module, nn.Sequential) and all(key.isdigit() for key in module._modules):
         return f".layers[{name}]"
     if isinstance(module, nn.ModuleList):
         return f"[{name}]"
-    if translator.is_user(module) or translator.is_whole(module):
+    if classes.is_user(module) or classes.is_whole(module):
         return f".{name}"
     return f'["{name}"]'
 

@@ -11,9 +11,10 @@ from torch import nn
 from flaxnets import layers as house_layers
 from flaxnets.bridge.rules import rule
 from flaxnets.swap.twin import layers
+from flaxnets.swap.twin.calls import Code
 from flaxnets.swap.twin.expressions import literal
 from flaxnets.swap.twin.layers import Call, Raw
-from flaxnets.swap.twin.modules import Code, Translator
+from flaxnets.swap.twin.modules import Translator
 from flaxnets.swap.twin.problems import TranslationError
 
 MOST_WRITTEN = 16  # entries of a constant that is written out

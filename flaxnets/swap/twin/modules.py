@@ -4,7 +4,6 @@ import inspect
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 
 from flaxnets.swap.twin import layers, trace
 from flaxnets.swap.twin.body import Body
-from flaxnets.swap.twin.calls import View, mapped
+from flaxnets.swap.twin.calls import Code, View, mapped
 from flaxnets.swap.twin.expressions import chosen
 from flaxnets.swap.twin.functional import FUNCTIONS
 from flaxnets.swap.twin.layouts import Layout
@@ -26,37 +25,6 @@ NO_DROPOUT = ", dropout=0.0, rngs=rngs"
 # Draws in evaluation: those of layers are switched off there.
 NOISE = re.compile(r"rngs\(\)|Dropout\w*\((?!0\.0\))[\d.]*\)\(|dropout=(?!0\.0,)[\d.]+, rngs")
 OWN = __file__.rpartition("/")[0]
-
-
-@dataclass
-class Code:
-    """A class of the twin, as one module of the user needs it.
-
-    Attributes:
-        module: of the user.
-        base: the layer of torch.nn that its class derives from.
-        given: layouts of the arguments of a call, by name.
-        keywords: the arguments that are given by name.
-        lines: statements of a call; those of evaluation and training where they differ.
-        training: the statements in training, where they differ.
-        layout: of what a call returns.
-        foreign: weights of other modules that a call needs: their names by that of the argument.
-        draws: whether a call takes `rngs`.
-        noisy: whether a call draws in evaluation, too.
-        modes: whether a call reads `deterministic`.
-    """
-
-    module: nn.Module
-    base: type[nn.Module] | None
-    given: dict[str, Any]
-    keywords: frozenset[str] = frozenset()
-    lines: list[str] = field(default_factory=list)
-    training: list[str] | None = None
-    layout: Any = None
-    foreign: dict[str, str] = field(default_factory=dict)
-    draws: bool = False
-    noisy: bool = False
-    modes: bool = False
 
 
 class Translator:

@@ -8,14 +8,12 @@ import functools
 import operator
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx
 
-if TYPE_CHECKING:
-    from flaxnets.swap.twin.trace import Tracer
-
+Tracer = Any  # of `flaxnets.swap.twin.trace`, which makes these
 FINFO = torch.finfo  # which is another while a module is traced
 
 
@@ -23,9 +21,9 @@ class Value(fx.Proxy):
     """A tensor of the forward pass."""
 
     node: fx.Node
-    tracer: "Tracer"
+    tracer: Tracer
 
-    def __init__(self, node: fx.Node, tracer: "Tracer") -> None:
+    def __init__(self, node: fx.Node, tracer: Tracer) -> None:
         super().__init__(node, tracer)
         tracer.values.add(weakref.ref(self))
 
@@ -108,7 +106,7 @@ class Size(int):
     """A number that follows from shapes: the example's to Python, symbolic in the graph."""
 
     node: fx.Node
-    tracer: "Tracer"
+    tracer: Tracer
 
     def __fx_create_arg__(self, tracer: fx.Tracer) -> fx.Node:
         return self.node
@@ -162,7 +160,7 @@ class Real(float):
 class Limits:
     """`torch.finfo` of the dtype of a tensor."""
 
-    def __init__(self, dtype: Dtype, tracer: "Tracer") -> None:
+    def __init__(self, dtype: Dtype, tracer: Tracer) -> None:
         self._node = tracer.record("call_function", FINFO, (dtype,))
         self._tracer = tracer
 
