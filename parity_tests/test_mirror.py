@@ -1,10 +1,13 @@
 """The house is whole: four files an architecture, a README row, a test file for every module."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
 import flaxnets
+from flaxnets import tasks
+from flaxnets.specs import variants
 
 ROOT = Path(__file__).parents[1]
 # Modules whose tests have another name, and why.
@@ -62,6 +65,26 @@ def test_nothing_is_left_over():
     assert _stems("flaxnets/models") == names
     assert _stems("torch_ref/models") == names
     assert _stems("parity_tests/models") == {f"test_{name}" for name in names}
+
+
+def test_tasks_are_complete():
+    """A task is two files and a test, and nothing else names it but the networks' specs."""
+    names = set(tasks.names())
+    assert _stems("torch_ref/tasks") == names
+    assert {f"test_{name}" for name in names} <= _stems("parity_tests/tasks")
+    assert {spec.task for name in flaxnets.names() for spec in variants(name).values()} <= {
+        "",
+        *names,
+    }
+    for path in [*(ROOT / "flaxnets").rglob("*.py"), *(ROOT / "torch_ref").rglob("*.py")]:
+        if path.parent.name not in ("tasks", "specs"):
+            said = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            # Two tasks are called as the one network that they are for.
+            assert not said & (names - {*flaxnets.names()}), path
 
 
 def _modules():

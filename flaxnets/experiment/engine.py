@@ -24,8 +24,9 @@ from flaxnets.training.loop import Heard
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network of either backend: its weights and its calls."""
+    """A trained network of either backend: itself, its weights by torch's names, its calls."""
 
+    model: Any
     weights: dict[str, np.ndarray]
     call: Call
 

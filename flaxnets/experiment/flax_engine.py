@@ -145,7 +145,7 @@ class FlaxEngine:
         def call(inputs: Any, axes: Any, part: str | None) -> np.ndarray:
             return predict(model, in_float64(inputs) if wide else inputs, part or "__call__")
 
-        return Trained(bridge.state_dict(model), call)
+        return Trained(model, bridge.state_dict(model), call)
 
     def facts(self) -> dict[str, Any]:
         return {"dispatch": list(self._dispatch)}

@@ -177,7 +177,8 @@ class TorchEngine:
             given = in_float64(inputs) if wide else inputs
             return loop.predict(model, given, axes, part or "forward")
 
-        return Trained({name: as_numpy(value) for name, value in model.state_dict().items()}, call)
+        weights = {name: as_numpy(value) for name, value in model.state_dict().items()}
+        return Trained(model, weights, call)
 
     def facts(self) -> dict[str, Any]:
         return {}

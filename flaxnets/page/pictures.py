@@ -5,7 +5,7 @@ Needs matplotlib.
 Axes: n images, h w pixels, c channels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,13 +107,40 @@ def reconstructions(
     images: Float[np.ndarray, "n h w c"], outputs: Float[np.ndarray, "n h w c"]
 ) -> Figure:
     """Evenly spaced images above what became of them."""
-    chosen = np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int)
-    figure = Figure((1.0 * len(chosen) + 0.6, 2.2), layout="constrained")
-    grid = figure.subplots(2, len(chosen), squeeze=False)
-    for column, index in enumerate(chosen):
-        for row, picture in enumerate((images[index], outputs[index])):
-            _show(grid[row, column], picture)
-    for row, name in enumerate(("image", "output")):
+    return _rows({"image": (images, _show), "output": (outputs, _show)})
+
+
+def segments(
+    images: Float[np.ndarray, "n h w c"],
+    labels: Int[np.ndarray, "n h w"],
+    found: Int[np.ndarray, "n h w"],
+) -> Figure:
+    """Evenly spaced images above the labels of their pixels and those that were found.
+
+    >>> labels = np.zeros((2, 4, 4), int)
+    >>> len(segments(np.zeros((2, 4, 4, 1)), labels, labels).axes)
+    6
+    """
+    most = max(labels.max(), found.max(), 1)
+
+    def coloured(axes: Any, picture: np.ndarray) -> None:
+        axes.imshow(np.ma.masked_less(picture, 0), cmap="viridis", vmin=0, vmax=most)
+        axes.set_axis_off()
+
+    return _rows(
+        {"image": (images, _show), "label": (labels, coloured), "found": (found, coloured)}
+    )
+
+
+def _rows(named: Mapping[str, tuple[np.ndarray, Callable[[Any, np.ndarray], None]]]) -> Figure:
+    """Evenly spaced pictures of several kinds, a row for each, and what draws them."""
+    count = len(next(iter(named.values()))[0])
+    chosen = np.linspace(0, count - 1, min(SHOWN, count)).astype(int)
+    figure = Figure((1.0 * len(chosen) + 0.6, 1.1 * len(named)), layout="constrained")
+    grid = figure.subplots(len(named), len(chosen), squeeze=False)
+    for row, (name, (pictures, show)) in enumerate(named.items()):
+        for column, index in enumerate(chosen):
+            show(grid[row, column], pictures[index])
         label = {"rotation": 90, "ha": "right", "va": "center"}
         grid[row, 0].text(-0.08, 0.5, name, transform=grid[row, 0].transAxes, **label)
     return figure

@@ -13,6 +13,9 @@ FIGURES = {
     "confusion": lambda: pictures.confusion(np.arange(10), np.arange(10)[::-1].copy(), 10),
     "grey": lambda: pictures.reconstructions(*RNG.random((2, 20, 8, 8, 1))),
     "colour": lambda: pictures.reconstructions(*RNG.random((2, 3, 8, 8, 3))),
+    "segments": lambda: pictures.segments(
+        RNG.random((3, 8, 8, 1)), RNG.integers(-1, 3, (3, 8, 8)), RNG.integers(0, 3, (3, 8, 8))
+    ),
     "forecast": lambda: pictures.forecast(*RNG.random((2, 20, 5))),
     "samples": lambda: pictures.samples(RNG.random((64, 8, 8, 1))),
     "diagram": lambda: pictures.diagram(

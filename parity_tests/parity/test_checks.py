@@ -1,4 +1,4 @@
-"""What the checks measure with; the checks themselves are in test_proof.py and test_mutations.py."""
+"""What the checks measure with; what they judge is in test_proof.py and test_mutations.py."""
 
 import numpy as np
 import pytest
