@@ -1,8 +1,8 @@
 """MkDocs hook: every page and the navigation, from the tree as it is at each build.
 
-README, CHANGELOG and CONTRIBUTING are pages, each notebook is one (it is shown as it was saved,
-never run), and each public module has one with its docstrings. Files that a page links to and
-that are none of these get a page that shows them.
+README, CHANGELOG, CONTRIBUTING and the files of the manual are pages, each notebook is one (it is
+shown as it was saved, never run), and each public module has one with its docstrings. Files that a
+page links to and that are none of these get a page that shows them.
 """
 
 import json
@@ -22,6 +22,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+MANUAL = ROOT / ".docs/manual"
 PACKAGES = ("flaxnets", "torch_ref")
 TEXTS = {
     "README.md": "index.md",
@@ -41,6 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     notebooks = [f"notebooks/{path.name}" for path in _notebooks()]
     config.nav = [
         {"Home": "index.md"},
+        {"Manual": [_page(path) for path in _manual()]},
         *([{"Notebooks": notebooks}] if notebooks else []),
         {"API": [entry for package in PACKAGES for entry in _entries(ROOT / package)]},
         {"Changelog": "changelog.md"},
@@ -52,14 +54,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 @event_priority(100)  # before the plugin that takes the notebooks
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The pages that the navigation names, and those that they link to."""
-    pages = {TEXTS[name]: (ROOT / name).read_text() for name in TEXTS}
-    texts = [(ROOT, (ROOT / name).read_text()) for name in TEXTS]
-    texts += [(path.parent, _prose(path)) for path in _notebooks()]
-    for source in [file for folder, text in texts for file in _linked(folder, text)]:
+    texts = {path: path.read_text() for path in [*(ROOT / name for name in TEXTS), *_manual()]}
+    pages = {_page(path): _moved(path, text) for path, text in texts.items()}
+    texts |= {path: _prose(path) for path in _notebooks()}
+    for source in [file for path, text in texts.items() for file in _linked(path.parent, text)]:
         if _page(source).startswith("files/"):
             pages[_page(source)] = _file_page(source)
-    for page in TEXTS.values():
-        pages[page] = LINK.sub(_rewritten, pages[page]).replace('".docs/', '"docs/')
     for package in PACKAGES:
         tree = griffe.load(package, search_paths=[ROOT])
         pages |= {_page(module.filepath): _module_page(module) for module in _modules(tree)}
@@ -130,6 +130,15 @@ def _notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+def _manual() -> list[Path]:
+    """The pages of the manual, in the order in which README lists them."""
+    listed = re.findall(r"\(\.docs/manual/(\w+\.md)\) \|", (ROOT / "README.md").read_text())
+    left_out = {path.name for path in MANUAL.glob("*.md")} ^ set(listed)
+    if left_out:
+        log.warning(f"README's list of the manual's pages is not the folder's: {left_out}")
+    return [MANUAL / name for name in listed]
+
+
 def _drawn(found: re.Match) -> str:
     return convert(unescape(found[1] or found[2]), display="block" if found[1] else "inline")
 
@@ -145,6 +154,8 @@ def _page(source: Path) -> str:
     relative = source.relative_to(ROOT)
     if relative.name in TEXTS and len(relative.parts) == 1:
         return TEXTS[relative.name]
+    if source.parent == MANUAL:
+        return f"manual/{relative.name}"
     if relative.suffix == ".ipynb":
         return str(relative)
     if relative.suffix == ".py" and relative.parts[0] in PACKAGES:
@@ -173,11 +184,18 @@ def _linked(folder: Path, text: str) -> Iterator[Path]:
             yield (folder / link).resolve()
 
 
-def _rewritten(found: re.Match) -> str:
-    """A link to a file of the repository, as one to its page."""
-    before, link, after = found.groups()
-    inside = not urlsplit(link).scheme and (ROOT / link).is_file()
-    return f"{before}{_page(ROOT / link) if inside else link}{after}"
+def _moved(source: Path, text: str) -> str:
+    """A text with links to files of the repository as links to their pages, from its own page."""
+    folder = os.path.dirname(_page(source))
+
+    def rewritten(found: re.Match) -> str:
+        before, link, after = found.groups()
+        target = Path(os.path.normpath(source.parent / link))
+        if urlsplit(link).scheme or not target.is_file():
+            return found[0]
+        return f"{before}{os.path.relpath(_page(target), folder)}{after}"
+
+    return LINK.sub(rewritten, text).replace('".docs/', '"docs/')  # pictures
 
 
 def _file_page(source: Path) -> str:
