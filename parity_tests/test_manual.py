@@ -1,8 +1,9 @@
-"""The README's Python, run from top to bottom, its commands, and its table of checks.
+"""README and manual: their Python, run from top to bottom, their commands, names, links and tables.
 
-What the section on adding an architecture shows is tried where it is followed: test_newcomer.py.
+The page on adding a network or a task is tried where it is followed: test_newcomer.py.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -13,11 +14,22 @@ import pytest
 import torch
 
 import flaxnets
-from flaxnets import parity
+from flaxnets import data, parity
 from flaxnets.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MANUAL = ROOT / ".docs/manual"
+# In reading order: README, and what it lists.
+LISTED = re.findall(r"\((\.docs/manual/\w+\.md)\) \|", README)
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", *LISTED)}
+FOLLOWED = ".docs/manual/extending.md"  # by test_newcomer.py
+SNIPPETS = {
+    name: blocks
+    for name, text in PAGES.items()
+    if (blocks := re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+}
+ROOMS = ("bridge", "data", "layers", "parity", "swap", "tasks", "training")
 
 # Words in capitals stand for the reader's own; here is what one might write in their place.
 READERS = {
@@ -38,10 +50,15 @@ READERS = {
 CHEAP = ("list", "show", "train", "convert", "doctor")
 
 
+def _prose(text):
+    """A page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def _commands():
     """Every command line in reading order: indented, or inline code that begins like one."""
-    text = re.sub(r"\n## Adding an architecture\n.*?(?=\n## )", "", README, flags=re.DOTALL)
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = "\n".join(text for name, text in PAGES.items() if name != FOLLOWED)
+    text = _prose(text)
     indented = r"^ {4}(\S.*?)(?: +# .*)?$"
     inline = r"`((?:flaxnets|make|pytest|pip|\S+/pip|apt-get)\s[^`]+|--[^`]+)`"
     found = re.finditer(f"{indented}|{inline}", text, re.MULTILINE)
@@ -90,23 +107,28 @@ def _understood(line, config, monkeypatch, capsys):
     return False
 
 
-def test_snippets(tmp_path, monkeypatch):
-    """Every Python block runs, each in the names that the ones before it left.
-
-    A block with a title is a file of that name.
-    """
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_snippets(page, tmp_path, monkeypatch):
+    """Every Python block of a page runs, each in the names that the ones before it left."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 3
     names: dict = {}
-    for block in blocks:
+    for block in SNIPPETS[page]:
         exec(block, names)
-    assert names["report"].passed
+    assert page != "README.md" or names["report"].passed
+
+
+def test_every_block_is_tried():
+    """Python that is not run here is a file that test_newcomer.py writes; none is left out."""
+    assert len(SNIPPETS["README.md"]) == 3
+    for name, text in PAGES.items():
+        titled = text.count("\n```python title=")
+        assert text.count("\n```python") == len(SNIPPETS.get(name, ())) + titled
+        assert (name == FOLLOWED) == (titled > 0), name
 
 
 @pytest.mark.parametrize("line", _commands())
 def test_command(line, pytestconfig, monkeypatch, capsys):
-    """What the README says to type, and what the tools accept."""
+    """What a page says to type, and what the tools accept."""
     assert _understood(line, pytestconfig, monkeypatch, capsys), capsys.readouterr().err or line
 
 
@@ -156,9 +178,82 @@ def test_commands_stand_first():
     assert "    make test " in head
 
 
+def test_short():
+    """README is read in three minutes, and leads to every page of the manual."""
+    assert len(README.splitlines()) < 200
+    assert sorted(LISTED) == sorted(str(path.relative_to(ROOT)) for path in MANUAL.glob("*"))
+
+
 def test_every_check_is_explained():
     """Each check has a row that says what must agree."""
-    assert all(f"| `{check}` |" in README for check in parity.CHECKS)
+    page = PAGES[".docs/manual/parity.md"]
+    assert all(f"| `{check}` |" in page for check in parity.CHECKS)
+
+
+def test_every_data_set_is_listed():
+    """Each data set that has a name has it in the table."""
+    rows = re.findall(r"^\| (`.*?`) \|", PAGES[".docs/manual/data.md"], re.MULTILINE)
+    assert set(data.names()) <= set(re.findall(r"`([^`]+)`", "".join(rows)))
+
+
+def _is_there(name):
+    """Whether a module, or what is in one, has this name."""
+    module, *inside = name.split(".")
+    found = importlib.import_module(module)
+    for part in inside:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(f"{found.__name__}.{part}")
+            except ImportError:
+                return False
+    return True
+
+
+def test_names():
+    """What is named in a page's prose is in the library, and so are the files."""
+    text = _prose("\n".join(PAGES.values()))
+    dotted = re.findall(r"`((?:flaxnets|torch_ref)\.[\w.]+)", text)
+    dotted += [f"flaxnets.{name}" for name in re.findall(rf"`((?:{'|'.join(ROOMS)})\.\w+)", text)]
+    assert len(dotted) > 10
+    for name in set(dotted):
+        assert _is_there(name), name
+    example = r"residual_mlp|huber|/x\.py|_x\.py"
+    paths = set(re.findall(r"`((?:flaxnets|torch_ref|parity_tests)/[^`]*)`", text))
+    assert len(paths) > 3
+    for path in paths:
+        assert re.search(example, path) or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ["flaxnets.run", "flaxnets.training.objectives", "torch_ref.nn"])
+def test_wrong_name(name):
+    """A module that is gone is none: the test above can fail."""
+    assert not _is_there(name)
+
+
+def _leads(page, link):
+    """Whether a page's link leads to a file, and to a heading if it names one."""
+    path, _, place = link.partition("#")
+    target = (ROOT / page).parent / path if path else ROOT / page
+    if not target.is_file():
+        return False
+    headings = re.findall(r"^#+ (.*)$", _prose(target.read_text()), re.MULTILINE) if place else ()
+    places = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return not place or place in places
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links(page):
+    """A link to a file of the repository leads there from where the page is kept."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", _prose((ROOT / page).read_text())):
+        assert link.startswith("https://") or _leads(page, link), link
+
+
+@pytest.mark.parametrize("link", ["nothing.md", "parity.md#nowhere", "../README.md", "#nowhere"])
+def test_broken_link(link):
+    """A file that is not there and a heading that is not there are seen."""
+    assert not _leads(".docs/manual/parity.md", link)
 
 
 def test_pictures():

@@ -1,4 +1,4 @@
-"""The pytest plugin in projects of their own: the README's, a failing one, one without torch."""
+"""The pytest plugin in projects of their own: the manual's, a failing one, one without torch."""
 
 import os
 import re
@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ("-p", "flaxnets.pytest_plugin")
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGE = (ROOT / ".docs/manual/parity.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (EXAMPLE,) = (block for block in BLOCKS if "parity_check" in block)
 BLOCK_TORCH = """
 import sys
@@ -42,7 +43,7 @@ def project(tmp_path):
 
 
 def test_example(project):
-    """The README's test of a layer with a rule of its own passes all checks."""
+    """The manual's test of a layer with a rule of its own passes all checks."""
     code, out = project(EXAMPLE, *PLUGIN, "--parity-platform=cpu")
     assert code == 0, out
     assert "1 passed" in out
