@@ -94,7 +94,7 @@ def page(folder: Path) -> str:
     """The page of a run.
 
     Args:
-        folder: of the run: `spec.json` and `metrics.jsonl` as `flaxnets.run` leaves them;
+        folder: of the run: `spec.json` and `metrics.jsonl` as a run leaves them;
             `run.json`, pictures (`*.png`) and `examples.txt` where they are there. `run.json`
             may hold `name`, `backend`, `command`, `recipe`, `versions`, `hardware`,
             `time_to_first_step` (seconds), `engine` (with its `dispatch`), `attention` (the
