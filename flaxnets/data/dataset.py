@@ -16,7 +16,8 @@ from flaxnets.data.windows import windows
 from flaxnets.edge.message import printable
 from flaxnets.specs import PAD, Input
 
-LIMIT = 4 << 30  # bytes of memory
+LIMIT = 4 << 30
+"""Bytes of memory that a data set from files may take, if nothing else is said."""
 Arrays = np.ndarray | Lazy | tuple[np.ndarray, ...]
 
 
