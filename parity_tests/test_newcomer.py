@@ -107,11 +107,11 @@ def test_new_task(copy, record_property):
         "pytest",
         "-v",
         "-n0",
-        *("-k", "huber or nothing_is_left_over"),
+        *("-k", "huber or tasks_are_complete"),
         *("parity_tests/tasks", "parity_tests/test_mirror.py"),
     )
     record_property("a task's tests", seconds)
-    for test in ("test_objective", "test_figures", "test_same_options[huber]"):
+    for test in ("test_objective", "test_figures", "test_same_options[huber]", "are_complete"):
         assert f"{test} PASSED" in told
     assert "test_module_has_its_test_file[flaxnets/tasks/huber.py] PASSED" in told
     _run(copy, "ruff", "format", "--check", *files)
