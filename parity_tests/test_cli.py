@@ -236,7 +236,7 @@ WRONG = [
     (["train", "lenet", "--patience", "2"], "patience 2 counts evaluations; give eval_every"),
     (["train", "lenet", "--ema", "1.5"], "ema 1.5 is not between 0 and 1"),
     (["train", "lenet", "--accumulate", "5", "--batch-size", "64"], "cut into 5 equal parts"),
-    (["train", "vae", "--data", "digits", "--label-smoothing", "0.1"], "vae does not learn"),
+    (["train", "vae", "--data", "digits", "--label-smoothing", "0.1"], "vae is trained for vae"),
     (["train", "lenet", "--mesh", "rows=2"], "'rows=2' is not data=N or fsdp=N"),
     (["train", "lenet", "--mesh", "data=999"], "wants 999 devices, there are"),
     (["train", "lenet", "--platform", "tpu"], "platform 'tpu' is absent"),
@@ -251,7 +251,7 @@ WRONG = [
     (["train", "feedforward", "--hidden-size", str(10**9)], "times 111,000,000,010 weights take"),
     (["train", "lenet", "--image-size", "30000"], "raise it with --data-limit"),
     (["convert", "good.pt", *CONVERT, "--dense-sizes", str(10**9), "9"], "1 times 586,000,001,145"),
-    (["train", "lenet", "--noise", "0.1"], "noise is for reconstructions to take away"),
+    (["train", "lenet", "--noise", "0.1"], "noise is of reconstruction; lenet"),
     (["train", "lenet", "--mesh", f"data={'9' * 5000}"], "is not data=N or fsdp=N"),
     (
         ["train", "lenet", "--out", "x", "--coordinator", "a:b"],

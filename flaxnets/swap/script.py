@@ -67,6 +67,7 @@ def save_handover(
         OSError: files that cannot be written.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from flax import nnx
     >>> from flaxnets import create
     >>> from flaxnets.training import optimizers
@@ -111,6 +112,7 @@ def load_handover(
             hyper-parameter that does not fit; nothing is then changed.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from flaxnets import build, create, spec
     >>> import torch
     >>> folder, model = Path(tempfile.mkdtemp()) / "handover", build(spec("mlp"), "torch")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flaxnets import bridge, layers, swap
 from flaxnets.bridge.convert import in_dtype
 from flaxnets.parity.trajectory import METHODS, Method
-from flaxnets.swap import handover
+from flaxnets.swap import handover, script
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
 from flaxnets.training import optimizers, schedules
 from flaxnets.training.objective import apply
@@ -341,7 +341,7 @@ class TorchSide:
     def step(self):
         for parameter in self.model.parameters():
             parameter.grad = torch.randn_like(parameter)
-        for optimizer in handover._by_part(self.optimizer).values():
+        for optimizer in script._by_part(self.optimizer).values():
             optimizer.step()
         if self.scheduler:
             self.scheduler.step(*[1.0] * isinstance(self.scheduler, PLATEAU))
@@ -361,7 +361,7 @@ class TorchSide:
         )
 
     def bits(self):
-        parts = handover._by_part(self.optimizer).values()
+        parts = script._by_part(self.optimizer).values()
         told = [self.model.state_dict(), *(part.state_dict() for part in parts)]
         told += [self.scheduler.state_dict()] if self.scheduler else []
         return jax.tree.map(lambda x: x.tolist() if torch.is_tensor(x) else copy.copy(x), told)
@@ -389,7 +389,7 @@ class FlaxSide:
         swap.save_handover(folder, self.model, self.optimizer, step=step, seed=3, options=options)
 
     def bits(self):
-        parts = handover._by_part(self.optimizer).values()
+        parts = script._by_part(self.optimizer).values()
         leaves = jax.tree.leaves([nnx.state(self.model), *map(nnx.state, parts)])
         return [np.asarray(leaf).tolist() for leaf in leaves]
 
