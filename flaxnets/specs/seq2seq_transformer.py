@@ -107,8 +107,8 @@ class Seq2SeqTransformerSpec(Spec):
 
 VARIANTS = {
     "tiny": Seq2SeqTransformerSpec(
-        num_encoder_layers=2,
-        num_decoder_layers=3,
+        num_encoder_layers=1,
+        num_decoder_layers=2,
         emb_size=6,
         nhead=2,
         source_vocab_size=11,
