@@ -1,5 +1,7 @@
 """Every architecture, every variant that the suite covers, every check: from this one place."""
 
+import functools
+
 import jax
 import pytest
 
@@ -25,28 +27,28 @@ PAIRS = {
 }
 
 
-@pytest.fixture(scope="module")
-def rows(request, strict):
-    """The checks of one pair, all on the same compiled functions, which are then forgotten."""
-    pair = request.param
-    report = parity.check_architecture(*pair, PAIRS[pair])
-    yield {row.check: row for row in report.rows}
+@functools.lru_cache(maxsize=1)
+def _rows(pair):
+    """The checks of one pair, all on the same compiled functions; those before are forgotten."""
     jax.clear_caches()
+    return {row.check: row for row in parity.check_architecture(*pair, PAIRS[pair]).rows}
 
 
 def _of_one_worker():
     """Every check; those of a pair run where its functions are compiled."""
     for pair, checks in PAIRS.items():
         name = "-".join(pair)
-        for check in checks:
-            group = pytest.mark.xdist_group(name)
-            yield pytest.param(pair, check, id=f"{name}-{check}", marks=group)
+        group = pytest.mark.xdist_group(name)
+        yield from (
+            pytest.param(pair, check, id=f"{name}-{check}", marks=group) for check in checks
+        )
 
 
-@pytest.mark.parametrize(("rows", "check"), list(_of_one_worker()), indirect=["rows"])
-def test_parity(rows, check):
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize(("pair", "check"), list(_of_one_worker()))
+def test_parity(pair, check):
     """The Flax twin and the torch twin agree."""
-    parity.Report([rows[check]]).raise_if_failed()
+    parity.Report([_rows(pair)[check]]).raise_if_failed()
 
 
 @pytest.mark.xdist_group("one")
