@@ -179,6 +179,7 @@ def place(tmp_path, monkeypatch):
     folder = tmp_path / "work"
     (folder / "there").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked").mkdir()  # a link that a user names as a file to write to is followed
     monkeypatch.chdir(folder)
     bridge.save(flaxnets.create("mlp", variant="tiny"), folder / "good.safetensors")
     (folder / "good.pt").write_bytes(b"PK")
@@ -190,7 +191,7 @@ def place(tmp_path, monkeypatch):
     )
     os.mkfifo(folder / "pipe")
     (folder / "full").symlink_to("/dev/full")
-    (folder / "link").symlink_to(tmp_path / "elsewhere" / "absent")
+    (folder / "link").symlink_to(tmp_path / "linked" / "absent")
     report = parity.Report([])
     for owner, name, stub in (
         (run, "_engine", _stop),
