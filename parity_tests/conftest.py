@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +47,26 @@ def strict():
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of two or four megabytes, which only root may mount, and only on Linux."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = False
+
+    def mount(size):
+        nonlocal mounted
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root may mount a small disk")
+        mounted = True
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ class Recipe:
         batch_size -= batch_size % recipe.accumulate if recipe.batch_size is None else 0
         steps = recipe.epochs * (examples // batch_size) if recipe.epochs else recipe.steps
         task = tasks.of(spec)
-        for name in recipe.of_task.keys() - {*tasks.options(task)}:
+        for name in sorted(recipe.of_task.keys() - {*tasks.options(task)}):
             others = ", ".join(tasks.with_option(name))
             raise TrainingError(f"{name} is of {others}; {spec.name} is trained for {spec.task}")
         if recipe.schedule_steps and recipe.schedule == "constant" and not recipe.warmup:

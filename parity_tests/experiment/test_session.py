@@ -241,15 +241,9 @@ def test_sigterm(lives, tmp_path, reference, record_property):
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(small_disk):
     """A file system with room for a few checkpoints."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder]
-    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    return small_disk("2m")
 
 
 def _fill(path):

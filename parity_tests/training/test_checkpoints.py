@@ -329,13 +329,7 @@ def full(request, tmp_path):
         yield tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         return
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    yield tmp_path, lambda: None
-    subprocess.run(["umount", tmp_path], check=True)
+    yield request.getfixturevalue("small_disk")("4m"), lambda: None
 
 
 def _big():
@@ -659,15 +653,9 @@ def test_kill(tmp_path):
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(small_disk):
     """A disk that can be mounted anew, for reading only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
-    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    return small_disk("4m")
 
 
 def test_links(tmp_path):
