@@ -7,7 +7,7 @@ import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flaxnets import specs
 from flaxnets.edge import files
@@ -15,6 +15,8 @@ from flaxnets.edge.message import printable, some
 
 __version__ = "0.1.0"
 __all__ = ["build", "create", "load", "names", "spec"]
+
+Dtype = Literal["float32", "float64", "float16", "bfloat16"]
 
 
 def names() -> tuple[str, ...]:
@@ -48,6 +50,7 @@ def create(
     backend: Literal["flax", "torch"] = "flax",
     variant: str | None = None,
     seed: int = 0,
+    dtype: Dtype = "float32",
     **overrides: Any,
 ) -> Any:
     """Build one twin of an architecture, freshly initialised.
@@ -57,19 +60,24 @@ def create(
         backend: "flax" for a `flax.nnx.Module`, "torch" for a `torch.nn.Module`.
         variant: one of the architecture's named sizes; None for the seed's own example.
         seed: of the initialisation; the global torch generator is left as it was.
+        dtype: of all its weights, which are drawn in float32. What JAX computes with float64 is
+            float64 where `jax.enable_x64` says so.
         **overrides: spec fields that replace the variant's.
 
     Raises:
-        specs.SpecError: as `spec`, or an unknown backend.
+        specs.SpecError: as `spec`, or an unknown backend or dtype.
 
     >>> type(create("lenet", variant="tiny")).__name__
     'LeNet'
     """
-    return build(spec(name, variant, **overrides), backend, seed)
+    return build(spec(name, variant, **overrides), backend, seed, dtype)
 
 
 def build(
-    description: specs.Spec, backend: Literal["flax", "torch"] = "flax", seed: int = 0
+    description: specs.Spec,
+    backend: Literal["flax", "torch"] = "flax",
+    seed: int = 0,
+    dtype: Dtype = "float32",
 ) -> Any:
     """Build one twin from a spec that is already there; see `create`.
 
@@ -78,15 +86,18 @@ def build(
     """
     if backend not in ("flax", "torch"):
         raise specs.SpecError(f"backend {backend!r} is unknown; use 'flax' or 'torch'")
+    if dtype not in get_args(Dtype):
+        raise specs.SpecError(f"dtype {dtype!r} is unknown; use {', '.join(get_args(Dtype))}")
     package = "flaxnets.models" if backend == "flax" else "torch_ref.models"
     twin = getattr(importlib.import_module(f"{package}.{description.name}"), description.twin)
     if backend == "flax":
-        nnx = importlib.import_module("flax.nnx")
-        return twin(description, rngs=nnx.Rngs(seed))
+        nnx, convert = map(importlib.import_module, ("flax.nnx", "flaxnets.bridge.convert"))
+        model = twin(description, rngs=nnx.Rngs(seed))
+        return model if dtype == "float32" else convert.in_dtype(model, dtype)
     torch = importlib.import_module("torch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return twin(description)
+        return twin(description).to(getattr(torch, dtype))
 
 
 def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") -> Any:
@@ -120,10 +131,12 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
         importlib.import_module, ("flax.nnx", "flaxnets.bridge", "flaxnets.bridge.convert")
     )
     state = bridge.read(file)
-    dtype = _real({value.dtype.name for value in state.values() if value.dtype.kind in "fV"}, file)
+    dtype: Any = _real(
+        {value.dtype.name for value in state.values() if value.dtype.kind in "fV"}, file
+    )
 
     def opened() -> Any:
-        return convert.in_dtype(build(description, backend), dtype)
+        return build(description, backend, dtype=dtype)
 
     def sketch() -> Any:
         shapes = nnx.eval_shape(opened)
@@ -184,15 +197,13 @@ def _opened(description: specs.Spec, file: Path) -> Any:
         said = printable(error, 500)
         raise ValueError(f"{file} is not a whole safetensors file: {said}") from None
     real = {name: value for name, value in state.items() if value.is_floating_point()}
-    dtype = getattr(
-        torch, _real({str(x.dtype).removeprefix("torch.") for x in real.values()}, file)
-    )
+    dtype: Any = _real({str(x.dtype).removeprefix("torch.") for x in real.values()}, file)
     if bad := [name for name, value in real.items() if not value.isfinite().all()]:
         raise ValueError(f"{file}: NaN or infinity in {some(bad)}; use finite weights")
 
     def sketch() -> Any:
         with torch.device("meta"):
-            return build(description, "torch").to(dtype)
+            return build(description, "torch", dtype=dtype)
 
     wanted = _sketched(sketch, file.parent).state_dict()
     findings = [f"missing {name}" for name in wanted.keys() - state.keys()]
@@ -202,6 +213,6 @@ def _opened(description: specs.Spec, file: Path) -> Any:
         findings += [f"{name} is {theirs}, not {ours}"] if theirs != ours else []
     if findings:
         raise ValueError(f"{file}: weights do not fit: {some(sorted(findings), '; ')}")
-    model = build(description, "torch").to(dtype)
+    model = build(description, "torch", dtype=dtype)
     model.load_state_dict(state)
     return model.eval()

@@ -124,6 +124,10 @@ class Train(Generic[SpecT]):
             if not (self.out or place.resume):
                 raise specs.SpecError("several processes write to one folder; name it with --out")
             join(place.coordinator, place.process_id, place.num_processes)
+        small = self.spec.on_cpu
+        large = small and not place.resume and self.spec == specs.make(self.name)
+        if large and jax.default_backend() == "cpu":
+            print(f"on a CPU, --variant {small} is trained in minutes", file=sys.stderr)
         compilation_cache.enable()
         fresh = Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         outcome = train(self.spec, self.recipe, self.out or place.resume or fresh, place)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import flaxnets
-from flaxnets import bridge
+from flaxnets import bridge, cli, specs
 from flaxnets.bench import case
 from flaxnets.cli import main
 from flaxnets.parity import mutations
@@ -72,6 +72,18 @@ def test_train_and_convert(run, tmp_path):
     assert run("convert", "m.pt", "b.safetensors", *sized)[0] == 0
     for name, value in bridge.read(tmp_path / "b.safetensors").items():
         np.testing.assert_array_equal(value, state[name].numpy())
+
+
+def test_train_names_the_variant_for_a_cpu(run, monkeypatch):
+    """Where the default takes hours on a CPU, and only there."""
+
+    def train(*_):
+        raise specs.SpecError("-")
+
+    monkeypatch.setattr(cli, "train", train)
+    assert "on a CPU, --variant small is trained in minutes" in run("train", "transformer")[2]
+    assert run("train", "transformer", "--variant", "small")[2] == "flaxnets: -\n"
+    assert run("train", "lenet")[2] == "flaxnets: -\n"
 
 
 def test_handover(run, tmp_path):

@@ -2,7 +2,11 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import pytest
+import torch
+from flax import nnx
 
 import flaxnets
 from flaxnets import specs
@@ -65,6 +69,7 @@ def test_torch_axes():
         (lambda: specs.from_json("no"), "not a spec"),
         (lambda: specs.from_json('{"architecture": "mlp", "spec": 3}'), "not a spec"),
         (lambda: flaxnets.create("mlp", "tensorflow"), "backend 'tensorflow' is unknown"),
+        (lambda: flaxnets.create("mlp", dtype="int8"), "dtype 'int8' is unknown; use float32, fl"),
     ],
 )
 def test_wrong_input(make, message):
@@ -72,6 +77,28 @@ def test_wrong_input(make, message):
     with pytest.raises(SpecError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_on_cpu(spec):
+    """The variant that suits a CPU is one of the network's, and has something to learn."""
+    if spec.on_cpu:
+        assert specs.make(spec.name, spec.on_cpu).task
+
+
+@pytest.mark.parametrize("name", flaxnets.names())
+@pytest.mark.parametrize("enabled", [False, True])
+def test_dtype(name, enabled):
+    """All real weights have the dtype that is asked for, whatever JAX's own is, in both twins."""
+    for dtype in ("float32", "float64", "bfloat16"):
+        with jax.enable_x64(enabled):
+            model = flaxnets.create(name, variant="tiny", dtype=dtype)
+        real = [
+            x for x in jax.tree.leaves(nnx.state(model)) if jnp.issubdtype(x.dtype, jnp.inexact)
+        ]
+        assert {str(x.dtype) for x in real} == {dtype}
+        state = flaxnets.create(name, "torch", "tiny", dtype=dtype).state_dict().values()
+        assert {x.dtype for x in state if x.is_floating_point()} == {getattr(torch, dtype)}
 
 
 def test_frozen():
@@ -82,8 +109,6 @@ def test_frozen():
 
 def test_same_seed_same_model():
     """A seed decides the weights, and torch's global generator is left alone."""
-    import torch
-
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first, second = (flaxnets.create("mlp", "torch", "tiny", seed=3) for _ in range(2))

@@ -80,6 +80,8 @@ class Dataset:
         words: what the tokens of the inputs mean.
         labels: what labels, or the tokens of the targets, mean.
         separator: between words that are shown.
+        trend: of a series, whether it leaves the range of its training part; a window and what
+            follows it are differences from the window's last value then.
 
     >>> images, labels = np.zeros((4, 8, 8, 1)), np.array([0, 1, 1, 0])
     >>> Dataset("mine", images[:3], labels[:3], images[3:], labels[3:], num_classes=2).name
@@ -96,6 +98,7 @@ class Dataset:
     words: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     separator: str = ""
+    trend: bool = False
 
     def digest(self) -> str:
         """What changes when an example, a target or a word does, and not with the name.
@@ -265,6 +268,10 @@ def _series(dataset: Dataset, examples: tuple[Input, ...], targets: Input | None
 
     def cut(values: np.ndarray) -> tuple[Any, np.ndarray]:
         inputs, following = windows(values, steps, features, ahead, each=len(shape) > 1)
+        if dataset.trend:
+            last = inputs[:, -1, -1]
+            inputs = inputs - last[:, None, None]
+            following = following - last.reshape(-1, *[1] * len(shape))
         parts = tuple(inputs[:, steps - wanted.shape[1] :] for wanted in examples)
         return parts if len(parts) > 1 else parts[0], following[:, -shape[0] :]
 

@@ -72,7 +72,7 @@ class PReLU(nnx.Module):
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
-        self.weight = nnx.Param(jnp.full(num_parameters, init))
+        self.weight = nnx.Param(jnp.full(num_parameters, init, jnp.float32))
 
     def __call__(self, x: Float[Array, "*x"]) -> Float[Array, "*x"]:
         slopes = self.weight[...]

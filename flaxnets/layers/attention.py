@@ -20,6 +20,7 @@ from jax.extend import backend
 from jaxtyping import Array, Bool, Float
 
 from flaxnets.layers.dropout import Dropout
+from flaxnets.layers.init import normal, xavier_uniform
 from flaxnets.layers.linear import Linear
 from flaxnets.layers.shape import lifted
 
@@ -287,18 +288,19 @@ class MultiheadAttention(nnx.Module):
         self.deterministic = False
 
         def matrix(*shape: int) -> nnx.Param:
-            return nnx.Param(nnx.initializers.xavier_uniform()(rngs.params(), shape))
+            return nnx.Param(xavier_uniform()(rngs.params(), shape))
 
         def entry() -> nnx.Param:
-            init = nnx.initializers.normal(embed_dim**-0.5)
-            return nnx.Param(init(rngs.params(), (1, 1, embed_dim)))
+            return nnx.Param(normal(embed_dim**-0.5)(rngs.params(), (1, 1, embed_dim)))
 
         packed = kdim == vdim == embed_dim
         self.in_proj_weight = nnx.data(matrix(3 * embed_dim, embed_dim) if packed else None)
         self.q_proj_weight = nnx.data(None if packed else matrix(embed_dim, embed_dim))
         self.k_proj_weight = nnx.data(None if packed else matrix(embed_dim, kdim))
         self.v_proj_weight = nnx.data(None if packed else matrix(embed_dim, vdim))
-        self.in_proj_bias = nnx.data(nnx.Param(jnp.zeros(3 * embed_dim)) if bias else None)
+        self.in_proj_bias = nnx.data(
+            nnx.Param(jnp.zeros(3 * embed_dim, jnp.float32)) if bias else None
+        )
         self.bias_k = nnx.data(entry() if add_bias_kv else None)
         self.bias_v = nnx.data(entry() if add_bias_kv else None)
         self.out_proj = Linear(embed_dim, embed_dim, bias, rngs=rngs)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from flaxnets.layers.init import normal
+
 MODES = ("sum", "mean", "max")
 
 
@@ -30,7 +32,7 @@ class _Table(nnx.Module):
             )
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"padding_idx {padding_idx} is not one of {num_embeddings} rows")
-        weight = jax.random.normal(rngs.params(), (num_embeddings, embedding_dim))
+        weight = normal()(rngs.params(), (num_embeddings, embedding_dim))
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         if self.padding_idx is not None:
             weight = weight.at[self.padding_idx].set(0)

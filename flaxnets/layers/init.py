@@ -1,7 +1,14 @@
 """The distributions that torch.nn draws new weights from (torch.nn.init)."""
 
+import functools
+import math
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import Initializer
+
+SMALL, LARGE = 2**16, 2**20  # numbers that are drawn by one program; that have one of their own
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
@@ -14,7 +21,57 @@ def uniform_fan_in(fan_in: int) -> Initializer:
     """
     bound = fan_in**-0.5 if fan_in else 0.0
 
-    def init(key, shape, dtype=float, out_sharding=None):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return _drawn(_uniform, key, shape, dtype, bound)
 
     return init
+
+
+def xavier_uniform() -> Initializer:
+    """U(-b, b) with b = sqrt(6 / (rows + columns)) (Glorot, Bengio 2010).
+
+    >>> float(abs(xavier_uniform()(jax.random.key(0), (4, 20))).max()) <= 0.5
+    True
+    """
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return _drawn(_uniform, key, shape, dtype, math.sqrt(6 / (shape[-2] + shape[-1])))
+
+    return init
+
+
+def normal(deviation: float = 1.0) -> Initializer:
+    """N(0, deviation**2).
+
+    >>> float(normal(0.5)(jax.random.key(0), (1000,)).std().round(2))
+    0.5
+    """
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return _drawn(_normal, key, shape, dtype, deviation)
+
+    return init
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _uniform(key, shape, dtype, bound):
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _normal(key, shape, dtype, deviation):
+    return deviation * jax.random.normal(key, shape, dtype)
+
+
+def _drawn(draw, key, shape, dtype, scale):
+    """The same numbers as `draw` for the shape, without a program for every shape.
+
+    An array's numbers are the first ones of a longer array (`jax_threefry_partitionable`), so
+    that one program draws all small arrays.
+    """
+    count = math.prod(shape)
+    traced = isinstance(key, jax.core.Tracer)
+    if traced or count > LARGE or not jax.threefry_partitionable.value:
+        return draw(key, shape, dtype, scale)
+    room = max(SMALL, 1 << (count - 1).bit_length())
+    return jnp.asarray(np.asarray(draw(key, (room,), dtype, scale))[:count].reshape(shape))

@@ -93,14 +93,14 @@ class _Norm(nnx.Module):
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"momentum {momentum} is out of range; use None or 0 to 1")
         shape = (num_features,)
-        self.weight = nnx.Param(jnp.ones(shape)) if affine else nnx.data(None)
-        self.bias = nnx.Param(jnp.zeros(shape)) if affine and bias else nnx.data(None)
+        self.weight = nnx.Param(jnp.ones(shape, jnp.float32)) if affine else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(shape, jnp.float32)) if affine and bias else nnx.data(None)
         self.running_mean = nnx.data(None)
         self.running_var = nnx.data(None)
         self.num_batches_tracked = nnx.data(None)
         if track_running_stats:
-            self.running_mean = nnx.BatchStat(jnp.zeros(shape))
-            self.running_var = nnx.BatchStat(jnp.ones(shape))
+            self.running_mean = nnx.BatchStat(jnp.zeros(shape, jnp.float32))
+            self.running_var = nnx.BatchStat(jnp.ones(shape, jnp.float32))
             self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
         self.num_features = num_features
         self.eps = eps
@@ -351,8 +351,14 @@ class LayerNorm(nnx.Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         shape = self.normalized_shape
-        self.weight = nnx.Param(jnp.ones(shape)) if elementwise_affine else nnx.data(None)
-        self.bias = nnx.Param(jnp.zeros(shape)) if elementwise_affine and bias else nnx.data(None)
+        self.weight = (
+            nnx.Param(jnp.ones(shape, jnp.float32)) if elementwise_affine else nnx.data(None)
+        )
+        self.bias = (
+            nnx.Param(jnp.zeros(shape, jnp.float32))
+            if elementwise_affine and bias
+            else nnx.data(None)
+        )
 
     def __call__(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:
         mean, var = _moments(x, _last(self, x))
@@ -390,7 +396,9 @@ class RMSNorm(nnx.Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.weight = (
-            nnx.Param(jnp.ones(self.normalized_shape)) if elementwise_affine else nnx.data(None)
+            nnx.Param(jnp.ones(self.normalized_shape, jnp.float32))
+            if elementwise_affine
+            else nnx.data(None)
         )
 
     def __call__(self, x: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -3,13 +3,13 @@
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from flaxnets.layers.dropout import Dropout
+from flaxnets.layers.init import normal
 from flaxnets.layers.shape import lifted
 
 
@@ -80,7 +80,7 @@ class LearnedPositionalEncoding(nnx.Module):
         _check_sizes(d_model, max_len)
         self.d_model = d_model
         self.max_len = max_len
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), (max_len, d_model)))
+        self.weight = nnx.Param(normal()(rngs.params(), (max_len, d_model)))
         self.dropout = Dropout(dropout)
 
     def __call__(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from flaxnets.layers.attention import MultiheadAttention
 from flaxnets.layers.dropout import Dropout
+from flaxnets.layers.init import xavier_uniform
 from flaxnets.layers.linear import Linear
 from flaxnets.layers.normalization import LayerNorm
 
@@ -418,7 +419,7 @@ class Transformer(nnx.Module):
             num_decoder_layers,
             LayerNorm(d_model, layer_norm_eps, bias=bias),
         )
-        init = nnx.initializers.xavier_uniform()
+        init = xavier_uniform()
         for _, weight in nnx.to_flat_state(nnx.state(self, nnx.Param)):
             if weight.ndim > 1:
                 weight.set_value(init(rngs.params(), weight.shape, weight.dtype))

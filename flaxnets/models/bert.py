@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flaxnets.layers import GELU, Dropout, Embedding, LayerNorm, Linear, ReLU, SiLU, Tanh
 from flaxnets.layers.attention import attend
+from flaxnets.layers.init import normal
 from flaxnets.layers.shape import lifted
 from flaxnets.specs.bert import BertSpec
 
@@ -243,7 +244,7 @@ class BertLMPredictionHead(nnx.Module):
     def __init__(self, spec: BertSpec, *, rngs: nnx.Rngs) -> None:
         self.transform = BertPredictionHeadTransform(spec, rngs=rngs)
         self.decoder = TiedDecoder()
-        self.bias = nnx.Param(jnp.zeros(spec.vocab_size))
+        self.bias = nnx.Param(jnp.zeros(spec.vocab_size, jnp.float32))
 
     def __call__(self, x: Features, embedding: Float[Array, "v e"]) -> Float[Array, "b t v"]:
         return self.decoder(self.transform(x), embedding, self.bias[...])
@@ -297,7 +298,7 @@ def initialise(model: nnx.Module, spec: BertSpec, rngs: nnx.Rngs) -> None:
     found = [m for _, m in nnx.iter_modules(model) if isinstance(m, Linear | Embedding)]
     for module, key in zip(found, jax.random.split(rngs.params(), len(found)), strict=True):
         weight = module.kernel if isinstance(module, Linear) else module.weight
-        values = spec.initializer_range * jax.random.normal(key, weight.shape)
+        values = normal(spec.initializer_range)(key, weight.shape)
         if isinstance(module, Linear) and module.bias is not None:
             module.bias.set_value(jnp.zeros_like(module.bias[...]))
         elif isinstance(module, Embedding) and module.padding_idx is not None:

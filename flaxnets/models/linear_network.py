@@ -1,10 +1,10 @@
 """Linear network: two bare weight matrices. Axes: b batch, f features, o outputs."""
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from flaxnets.layers.init import normal
 from flaxnets.specs.linear_network import LinearNetworkSpec
 
 
@@ -21,8 +21,8 @@ class LinearNetwork(nnx.Module):
     def __init__(self, spec: LinearNetworkSpec, *, rngs: nnx.Rngs) -> None:
         first = (spec.in_features, spec.hidden_size)
         second = (spec.hidden_size, spec.out_features)
-        self.W1 = nnx.Param(jax.random.normal(rngs.params(), first, jnp.float32))
-        self.W2 = nnx.Param(jax.random.normal(rngs.params(), second, jnp.float32))
+        self.W1 = nnx.Param(normal()(rngs.params(), first, jnp.float32))
+        self.W2 = nnx.Param(normal()(rngs.params(), second, jnp.float32))
 
     def __call__(self, x: Float[Array, "b f"]) -> Float[Array, "b o"]:
         hidden = x @ self.W1[...]

@@ -21,6 +21,7 @@ from flaxnets.layers import (
     attend,
     decoding,
 )
+from flaxnets.layers.init import xavier_uniform
 from flaxnets.layers.shape import lifted
 from flaxnets.models.transformer import Transformer
 from flaxnets.specs import END, PAD, START
@@ -72,7 +73,7 @@ class Seq2SeqTransformer(nnx.Module):
         self.transformer = Transformer(spec.transformer_spec, rngs=rngs)
         self.generator = Linear(spec.emb_size, spec.target_vocab_size, rngs=rngs)
         self.max_length = spec.max_length
-        init = nnx.initializers.xavier_uniform()
+        init = xavier_uniform()
         for _, weight in nnx.to_flat_state(nnx.state(self, nnx.Param)):
             if weight.ndim > 1:
                 weight.set_value(init(rngs.params(), weight.shape, weight.dtype))

@@ -158,7 +158,7 @@ def forecast(truth: Float[np.ndarray, "n *o"], outputs: Float[np.ndarray, "n *o"
     for values, name, colour in ((truth, "true", "#888888"), (outputs, "forecast", FLAX_COLOUR)):
         following = values.reshape(len(values), -1)[:, -ahead]  # what comes right after the inputs
         axes.plot(following, label=name, color=colour, linewidth=1)
-    axes.set(xlabel="test step", ylabel="value, standardised")
+    axes.set(xlabel="test step", ylabel="standardised")
     axes.legend()
     axes.grid(alpha=0.3)
     return figure

@@ -70,10 +70,12 @@ class Spec(abc.ABC):
         task: names what the network is trained for, a file of `flaxnets.tasks`; "" for a part
             of others, which is not trained alone.
         data: names the data set that it is trained on unless another is asked for.
+        on_cpu: names the variant that is trained in minutes on a CPU; "" where the default is.
     """
 
     task: ClassVar[str]
     data: ClassVar[str]
+    on_cpu: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

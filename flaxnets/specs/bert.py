@@ -36,6 +36,7 @@ class BertSpec(Spec):
     """
 
     data: ClassVar[str] = "python-docs"
+    on_cpu: ClassVar[str] = "miniature"
 
     head: Literal["masked_lm", "pooler"] = "masked_lm"
     vocab_size: int = 30522
@@ -129,6 +130,14 @@ VARIANTS = {
     ),
     "mini": BertSpec(
         hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
+    ),
+    # The smallest of theirs, with a vocabulary for some thousand sentences.
+    "miniature": BertSpec(
+        vocab_size=2048,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=512,
     ),
     "tiny": BertSpec(
         vocab_size=13,

@@ -1,5 +1,6 @@
 """Series of numbers: published values, standardised by what is trained on."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -48,6 +49,25 @@ def test_windows():
     np.testing.assert_array_equal(fitted.test_targets[0], found.test_inputs[247:252])
     np.testing.assert_array_equal(fitted.test_targets[-1], found.test_inputs[-5:])
     np.testing.assert_array_equal(fitted.test_inputs[0, -1], found.test_inputs[237:247])
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_trend(each):
+    """A series that leaves its range is told from the last value of each window on."""
+    values = np.arange(40.0) ** 2
+    plain = data.Dataset("x", values[:30], values[:30], values, values, None)
+    inputs = (Input(name="x", shape=(1, 4, 3), axes="btf"),)
+    targets = Input(name="y", shape=(1, 4, 2) if each else (1, 2), axes="btf" if each else "bf")
+    found = data.fit(dataclasses.replace(plain, trend=True), inputs, targets)
+    absolute = data.fit(plain, inputs, targets)
+    for part in ("train", "test"):
+        whole, following = (getattr(absolute, f"{part}_{kind}") for kind in ("inputs", "targets"))
+        moved, forecast = (getattr(found, f"{part}_{kind}") for kind in ("inputs", "targets"))
+        for row, last in enumerate(whole[:, -1, -1]):
+            np.testing.assert_array_equal(moved[row], whole[row] - last)
+            np.testing.assert_array_equal(forecast[row], following[row] - last)
+    assert data.load("co2").trend
+    assert not data.load("sunspots").trend
 
 
 @pytest.mark.parametrize("name", ["sunspots", "co2"])
