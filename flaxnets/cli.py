@@ -127,7 +127,7 @@ class Train(Generic[SpecT]):
         small = self.spec.on_cpu
         large = small and not place.resume and self.spec == specs.make(self.name)
         if large and jax.default_backend() == "cpu":
-            print(f"on a CPU, --variant {small} is trained in minutes", file=sys.stderr)
+            _console().print(f"hint: on a CPU, --variant {small} is trained in minutes")
         compilation_cache.enable()
         fresh = Path("runs") / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         outcome = train(self.spec, self.recipe, self.out or place.resume or fresh, place)

@@ -235,9 +235,14 @@ def _check(arguments: list[str]) -> None:
             code = cli.main(arguments)
         except SystemExit as stop:  # --help
             code = stop.code or 0
-    _keep(arguments, code, out.getvalue() + error.getvalue())
+    said = error.getvalue()
+    _keep(arguments, code, out.getvalue() + said)
+    if "--verbose" in arguments:  # one finding a line, and then the error
+        *findings, last = said.splitlines(keepends=True) or [""]
+        assert all(finding.removesuffix("\n").isprintable() for finding in findings)
+        said = last
     if arguments:
-        _require_answer(code, error.getvalue())
+        _require_answer(code, said)
 
 
 def test_in_one_process(place, attack):

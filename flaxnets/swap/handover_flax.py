@@ -169,7 +169,7 @@ def _plateau_findings(state: Any, told: OptimizerState) -> list[str]:
     return [
         f"{value:g} of the plateau is more than {dtype} holds"
         for value in (best, *rates)
-        if abs(value) > jnp.finfo(dtype).max
+        if abs(value) > float(jnp.finfo(dtype).max)
     ]
 
 

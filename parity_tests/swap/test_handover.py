@@ -599,6 +599,14 @@ def test_schedule_of_another_length(tmp_path, written):
         ours.load(tmp_path / "there")
 
 
+def test_more_than_float32_holds(tmp_path, written):
+    """A rate of torch's, which is a float64, that has no place in the state of optax."""
+    shutil.copytree(written["plateau of TorchSide"], tmp_path / "there")
+    _wronged(tmp_path / "there", lambda record: _plateau(record, lr=1e39))
+    with pytest.raises(HandoverError, match=r"1e\+39 of the plateau is more than float32 holds"):
+        FlaxSide("plateau").load(tmp_path / "there")
+
+
 def test_written_as_it_is_read(tmp_path):
     """What could not be read again is not written."""
     model, optimizer = _torch_whole(torch.optim.SGD)
