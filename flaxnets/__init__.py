@@ -91,13 +91,17 @@ def build(
     package = "flaxnets.models" if backend == "flax" else "torch_ref.models"
     twin = getattr(importlib.import_module(f"{package}.{description.name}"), description.twin)
     if backend == "flax":
-        nnx, convert = map(importlib.import_module, ("flax.nnx", "flaxnets.bridge.convert"))
-        model = twin(description, rngs=nnx.Rngs(seed))
+        init, convert = map(
+            importlib.import_module, ("flaxnets.layers.init", "flaxnets.bridge.convert")
+        )
+        model = twin(description, rngs=init.rngs(seed))
         return model if dtype == "float32" else convert.in_dtype(model, dtype)
     torch = importlib.import_module("torch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return twin(description).to(getattr(torch, dtype))
+        model = twin(description)
+    # A table of positions is kept in float64, whatever the weights are.
+    return model if dtype == "float32" else model.to(getattr(torch, dtype))
 
 
 def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") -> Any:

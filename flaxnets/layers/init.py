@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.nn.initializers import Initializer
 
 SMALL, LARGE = 2**16, 2**20  # numbers that are drawn by one program; that have one of their own
@@ -51,6 +52,34 @@ def normal(deviation: float = 1.0) -> Initializer:
         return _drawn(_normal, key, shape, dtype, deviation)
 
     return init
+
+
+class _Stream(nnx.RngStream):
+    """The keys of an `nnx.RngStream`, which are counted in Python.
+
+    A counter that is an array becomes a tracer where a model is built in a trace, and each time
+    that it is set JAX looks through all of the trace before it.
+    """
+
+    def __init__(self, seed):
+        super().__init__(seed, tag="default")
+        self.number = 0
+
+    def __call__(self):
+        key = jax.random.fold_in(self.key[...], self.number)
+        self.number += 1
+        return key
+
+
+def rngs(seed: int | jax.Array) -> nnx.Rngs:
+    """The keys of `nnx.Rngs(seed)`, for the first weights of a model.
+
+    >>> bool(rngs(3).params() == nnx.Rngs(3).params())
+    True
+    """
+    found = nnx.Rngs()
+    found.default = _Stream(seed)
+    return found
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -167,13 +168,18 @@ def forecast(truth: Float[np.ndarray, "n *o"], outputs: Float[np.ndarray, "n *o"
 def samples(images: Float[np.ndarray, "n h w c"]) -> Figure:
     """A square of generated images, always from the same codes.
 
-    >>> len(samples(np.zeros((9, 4, 4, 1))).axes)
-    9
+    >>> samples(np.zeros((9, 4, 4, 1))).axes[0].images[0].get_size()
+    (14, 14)
     """
     side = int(len(images) ** 0.5)
+    white = 1 if images.shape[-1] == 3 else 0
+    gap = max(1, images.shape[1] // 16)
+    framed = np.pad(
+        images[: side * side], ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=white
+    )
+    canvas = rearrange(framed, "(r s) h w c -> (r h) (s w) c", r=side)
     figure = Figure((6, 6), layout="constrained")
-    for axes, image in zip(figure.subplots(side, side).flat, images, strict=False):
-        _show(axes, image)
+    _show(figure.subplots(), canvas[:-gap, :-gap])
     return figure
 
 

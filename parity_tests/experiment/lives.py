@@ -8,6 +8,8 @@ import json
 import os
 import sys
 
+import sklearn.datasets  # noqa: F401
+
 from flaxnets import cli
 from flaxnets.experiment import torch_engine  # noqa: F401
 from flaxnets.page import pictures  # noqa: F401

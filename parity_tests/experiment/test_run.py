@@ -120,7 +120,11 @@ def test_every_architecture_trains(tmp_path, name):
     images = spec.examples(1)[0].axes == "bhwc" or name in ("feedforward", "mlp")
     data = "digits" if images else None
     ours, theirs = (
-        train(spec, Recipe(backend=backend, data=data, steps=5), tmp_path / backend)
+        train(
+            spec,
+            Recipe(backend=backend, data=data, steps=5, steps_per_dispatch=1),
+            tmp_path / backend,
+        )
         for backend in ("flax", "torch")
     )
     np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-4)

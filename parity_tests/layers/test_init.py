@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
+import flaxnets
 from flaxnets.layers import init
 
 SHAPES = [(), (5,), (3, 4), (1, 300, 400), (2**20 + 1,)]
@@ -62,3 +64,26 @@ def test_xavier(shape):
     bound = np.sqrt(6 / (shape[-2] + shape[-1]))
     assert abs(found).max() <= bound
     assert abs(found.std() / (bound / np.sqrt(3)) - 1) < 0.05
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_keys(traced):
+    """The keys of `nnx.Rngs`, by every name, also in a trace."""
+
+    def drawn(rngs):
+        return [jax.random.key_data(key) for key in (rngs.params(), rngs.dropout(), rngs())]
+
+    found = jax.jit(lambda: drawn(init.rngs(5)))() if traced else drawn(init.rngs(5))
+    np.testing.assert_array_equal(found, drawn(nnx.Rngs(5)))
+
+
+def test_traces_are_not_searched(monkeypatch):
+    """A model of many layers is sketched in linear time: no key looks through the trace."""
+
+    def searched(tracer):
+        raise AssertionError
+
+    monkeypatch.setattr(jax.core.Tracer, "sharding", property(searched))
+    nnx.eval_shape(lambda: flaxnets.create("transformer", variant="tiny"))
+    with pytest.raises(AssertionError):
+        nnx.eval_shape(lambda: nnx.Rngs(0).params())

@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 
 from flaxnets import bridge, layers, parity
-from flaxnets.bridge.convert import as_numpy
+from flaxnets.bridge.convert import as_numpy, in_dtype
 from flaxnets.layers import normalization
 from flaxnets.specs import Input
 from flaxnets.training import Phase, TrainStep, optimizers
@@ -91,6 +91,7 @@ def test_instance_without_batch(dims, track):
     x = np.random.default_rng(0).standard_normal(SIZES[dims][1:])
     with jax.enable_x64(True):
         ours, theirs = getattr(layers, kind)(3, **options), getattr(torch.nn, kind)(3, **options)
+        ours = in_dtype(ours, "float64")
         outputs = ours(jnp.asarray(x))
     truth = theirs.double()(torch.tensor(np.moveaxis(x, -1, 0)))
     np.testing.assert_allclose(

@@ -12,6 +12,7 @@ from flax import nnx
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from flaxnets import bridge, layers, parity
+from flaxnets.bridge.convert import in_dtype
 from flaxnets.specs import Input
 from torch_ref.random import replay
 
@@ -202,7 +203,7 @@ def test_dropout(kind, packed):
     sum((torch.tensor(cotangents[n]) * output).sum() for n, output in outputs.items()).backward()
 
     with jax.enable_x64(True):
-        ours = Many(kind, options, nnx.Rngs(0))
+        ours = in_dtype(Many(kind, options, nnx.Rngs(0)), "float64")
         bridge.load_state_dict(ours, theirs.state_dict())
         graph, state = nnx.split(ours)
 
@@ -297,8 +298,10 @@ def test_cells(bias):
 def test_cell_loop(kind):
     """A layer is a loop over its cell, written in Python: outputs and gradients agree."""
     with jax.enable_x64(True):
-        layer = getattr(layers, kind)(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
-        cell = getattr(layers, f"{kind}Cell")(FEATURES, HIDDEN, rngs=nnx.Rngs(1))
+        layer, cell = (
+            in_dtype(getattr(layers, name)(FEATURES, HIDDEN, rngs=nnx.Rngs(0)), "float64")
+            for name in (kind, f"{kind}Cell")
+        )
         bridge.load_state_dict(
             cell, {name[:-3]: value for name, value in bridge.state_dict(layer).items()}
         )
