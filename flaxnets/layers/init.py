@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def rngs(seed: int | jax.Array) -> nnx.Rngs:
     >>> bool(rngs(3).params() == nnx.Rngs(3).params())
     True
     """
-    found = nnx.Rngs()
+    found: Any = nnx.Rngs()
     found.default = _Stream(seed)
     return found
 
