@@ -1,5 +1,6 @@
 """Every architecture, every variant that the suite covers, every check: from this one place."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,20 +12,36 @@ from flaxnets.parity.architectures import MOST_WEIGHTS
 from flaxnets.summary import count_parameters
 
 SMALL = 100_000  # weights
-# A larger variant is the same function with larger sizes, which may change how sums are rounded;
-# `flaxnets parity` makes all checks of it, too.
+# What larger sizes may change is how sums are rounded; `flaxnets parity` makes all checks of a
+# larger variant, too.
 OF_SIZE = ("forward", "gradients", "float32", "bfloat16")
 
 
-def _checks(spec):
-    return tuple(parity.CHECKS) if count_parameters(spec) <= SMALL else OF_SIZE
+def _form(spec):
+    """What a variant is besides its sizes: all that is no number, which numbers are 0, the axes."""
+
+    def form(value):
+        if isinstance(value, tuple):
+            return tuple(map(form, value))
+        return value if isinstance(value, bool | str) else value == 0
+
+    axes = tuple(given.axes for given in spec.inputs(1))
+    return axes, *(form(getattr(spec, field.name)) for field in dataclasses.fields(spec))
 
 
-PAIRS = {
-    (name, variant): _checks(spec)
-    for name in flaxnets.names()
-    for variant, spec in parity.variants(name).items()
-}
+def _pairs():
+    """The checks of every pair: all of the smallest of a form."""
+    for name in flaxnets.names():
+        forms = set()
+        for variant, spec in sorted(
+            parity.variants(name).items(), key=lambda item: count_parameters(item[1])
+        ):
+            known = _form(spec) in forms or count_parameters(spec) > SMALL
+            yield (name, variant), OF_SIZE if known else tuple(parity.CHECKS)
+            forms.add(_form(spec))
+
+
+PAIRS = dict(_pairs())
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import Initializer
 
-SMALL, LARGE = 2**16, 2**20  # numbers that are drawn by one program; that have one of their own
+SMALL, LARGE = 2**14, 2**20  # numbers that are drawn by one program; that have one of their own
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:

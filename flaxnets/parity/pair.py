@@ -224,29 +224,35 @@ class Pair:
 
     def flax_outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the Flax model in its own layouts, compiled as users compile it."""
+        forward, state = self._forward()
+        run = self.compiled("forward", forward, optimised=True)
+        return {name: np.asarray(x) for name, x in run(state, self.flax_inputs()).items()}
+
+    def _forward(self) -> tuple[Callable, Any]:
+        """The Flax model as a function of its state and inputs, and the state."""
         graph, state = nnx.split(self.flax_model())
 
         def forward(state, inputs):
             return named(nnx.merge(graph, state, copy=True)(*inputs))
 
-        run = self.compiled("forward", forward, optimised=True)
-        return {name: np.asarray(x) for name, x in run(state, self.flax_inputs()).items()}
+        return forward, state
 
     def _moved(self, reference: Result) -> dict[str, bool] | None:
         """Of every output, whether Flax has torch's second axis last; None if shapes differ."""
         if "moved" not in self._layouts:
             with jax.enable_x64(True):
-                outputs = self.flax_outputs()
-            aligned = self.aligned(outputs, reference.outputs)
-            shapes = [
-                {n: x.shape for n, x in side.items()} for side in (aligned, reference.outputs)
-            ]
-            if shapes[0] != shapes[1]:
-                return None
-            self._layouts["moved"] = {
-                name: self._channels_last(outputs[name], output)
-                for name, output in reference.outputs.items()
-            }
+                forward, state = self._forward()
+                outputs = jax.eval_shape(forward, state, self.flax_inputs())
+                if outputs.keys() != reference.outputs.keys():
+                    return None
+                if any(self._ambiguous(outputs[n], x) for n, x in reference.outputs.items()):
+                    outputs = self.flax_outputs()
+            moved = {n: self._channels_last(outputs[n], x) for n, x in reference.outputs.items()}
+            for name, output in reference.outputs.items():
+                shape = outputs[name].shape
+                if output.shape != (_channels_second(shape) if moved[name] else shape):
+                    return None
+            self._layouts["moved"] = moved
         return self._layouts["moved"]
 
     def torch_trained(self, passes: int, draws: Sequence[tuple[int, ...]]) -> Trained:
@@ -323,13 +329,22 @@ class Pair:
         """
         if array.ndim < 3:
             return False
-        if any("c" in given.axes and len(given.axes) == array.ndim for given in self.inputs):
+        if self._is_map(array):
             return True
-        moved = np.moveaxis(array, -1, 1)
-        if moved.shape != reference.shape or array.shape != reference.shape:
-            return moved.shape == reference.shape
-        gaps = [np.abs(np.nan_to_num(x - reference)).sum() for x in (moved, array)]
+        if not self._ambiguous(array, reference):
+            return _channels_second(array.shape) == reference.shape
+        gaps = [
+            np.abs(np.nan_to_num(x - reference)).sum() for x in (np.moveaxis(array, -1, 1), array)
+        ]
         return bool(gaps[0] < gaps[1])
+
+    def _ambiguous(self, array: Any, reference: np.ndarray) -> bool:
+        """Whether only the values of an array tell if its last axis is torch's second."""
+        both = {array.shape, _channels_second(array.shape)}
+        return array.ndim > 2 and not self._is_map(array) and both == {reference.shape}
+
+    def _is_map(self, array: Any) -> bool:
+        return any("c" in given.axes and len(given.axes) == array.ndim for given in self.inputs)
 
     def _cotangents(self, outputs: dict[str, Any]) -> list[np.ndarray]:
         rng = np.random.Generator(np.random.Philox(self._cotangent_seed))
@@ -374,6 +389,10 @@ class Pair:
         with recorded(model, record):
             model(*self.flax_inputs())
         return found
+
+
+def _channels_second(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], shape[-1], *shape[1:-1]) if len(shape) > 1 else shape
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:

@@ -149,7 +149,7 @@ VARIANTS = {
     "tiny": BertSpec(
         vocab_size=13,
         hidden_size=6,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=8,
         max_position_embeddings=7,

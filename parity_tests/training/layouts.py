@@ -30,7 +30,8 @@ NETWORKS = {
 }
 # The bound of a VAE is one sum over all pixels, which rounds by 7e-7; larger steps add to that.
 RATES = {"lenet": 0.05, "vae": 0.0002, "transformer": 0.05}
-LAYOUTS = ("data=1", "data=2", "data=4", "data=8", "data=2,fsdp=2", "fsdp=4")
+FEW = ("data=1", "data=8", "data=2,fsdp=2")
+LAYOUTS = dict.fromkeys(NETWORKS, FEW) | {"lenet": (*FEW, "data=2", "data=4", "fsdp=4")}
 STEPS = 50
 
 
@@ -58,7 +59,7 @@ def rounding():
     return {
         name: {
             layout: losses(engine(name, layout, optimizer="sgd", lr=RATES[name]), STEPS)
-            for layout in LAYOUTS
+            for layout in LAYOUTS[name]
         }
         for name in NETWORKS
     }
@@ -77,10 +78,7 @@ def semantics():
     with jax.enable_x64(True):
         flax_engine.begin = double
         found = {
-            name: {
-                layout: losses(engine(name, layout, **options), STEPS)
-                for layout in ("data=1", "data=8", "data=2,fsdp=2")
-            }
+            name: {layout: losses(engine(name, layout, **options), STEPS) for layout in FEW}
             for name in NETWORKS
         }
     flax_engine.begin = begin

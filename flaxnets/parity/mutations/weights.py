@@ -21,25 +21,6 @@ def _zero_vectors(fan_in):
     return lambda key, shape, *more: uniform(key, shape, *more) * float(len(shape) > 1)
 
 
-class _UniformKeys:
-    """`jax.random` whose normal numbers are uniform ones."""
-
-    def normal(self, key, shape):
-        import jax
-
-        return jax.random.uniform(key, shape, minval=-1.0)
-
-
-class _Jax:
-    """What `embedding` draws its weights with."""
-
-    def __init__(self, jax):
-        self._jax, self.random = jax, _UniformKeys()
-
-    def __getattr__(self, name):
-        return getattr(self._jax, name)
-
-
 _uniform_fan_in, _arrange = linear.uniform_fan_in, convert._arrange
 
 MUTATIONS = (
@@ -95,7 +76,7 @@ MUTATIONS = (
     Mutation(
         "uniform in place of normal embeddings",
         "initialisation",
-        replaced(embedding, "jax", _Jax(embedding.jax)),
+        replaced(embedding, "normal", lambda: nnx.initializers.uniform(1.0)),
         "word_embeddings.weight",
         "in place of normal",
         "lstm_tagger",
