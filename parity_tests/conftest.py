@@ -50,6 +50,28 @@ def strict():
 
 
 @pytest.fixture
+def compiled_once(tmp_path):
+    """Programs that several runs compile are compiled by the first."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A file system of two or four megabytes, which only root may mount, and only on Linux."""
     folder = tmp_path / "disk"

@@ -1,5 +1,6 @@
 """The command line: what it prints, and that wrong input is one line and exit code 2."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -14,18 +15,20 @@ import pytest
 import torch
 
 import flaxnets
-from flaxnets import bridge, cli, specs
+from flaxnets import bridge, cli, data, specs
 from flaxnets.bench import case
 from flaxnets.cli import main
 from flaxnets.parity import mutations
 
 ROOT = Path(__file__).parents[1]
+LOADED = functools.cache(data.load)  # what many commands load
 
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
     """Run a command in an empty folder: exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load", LOADED)
 
     def call(*arguments):
         try:

@@ -73,13 +73,15 @@ VARIANTS = {
         causal=True,
         seq_len=5,
     ),
-    # For a few thousand numbers, which more weights or dropout do not learn better.
+    # For a few thousand numbers, which more weights or dropout do not learn better; an output that
+    # is not normalised can have the size of the input.
     "small": TransformerEncoderSpec(
         d_model=64,
         nhead=4,
         num_layers=2,
         dim_feedforward=128,
         dropout=0.0,
+        norm_first=True,
     ),
     # Table 3, "big"; its "base" is the default.
     "big": TransformerEncoderSpec(d_model=1024, nhead=16, dim_feedforward=4096, dropout=0.3),

@@ -65,6 +65,7 @@ def test_backends_agree(name, options):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("kind", [FlaxEngine, TorchEngine])
 @pytest.mark.parametrize("schedule", ["cosine", "steps"])
 def test_goes_on_from_its_state(kind, schedule):

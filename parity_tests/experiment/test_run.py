@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
-from jax.experimental.compilation_cache import compilation_cache
 
 import flaxnets
 from flaxnets import bridge, data, specs, swap, training
@@ -314,25 +313,6 @@ HANDED = {
     },
     "gan": {"accumulate": 2},
 }
-
-
-@pytest.fixture
-def compiled_once(tmp_path):
-    """Programs that several runs compile are compiled by the first."""
-    settings = {
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(tmp_path / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize("name", HANDED)
