@@ -292,6 +292,10 @@ class TrainStep:
             lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), batch
         )
 
+    def jaxpr(self, batch: Any) -> str:
+        """The step as JAX's own code; what is traced for it serves `lower`, too."""
+        return str(jax.make_jaxpr(self._jitted)(self.state, batch))
+
     def lower(self, batch: Any, platforms: tuple[str, ...]) -> jax.export.Exported:
         """The step compiled down to StableHLO for platforms that need not be here."""
         return jax.export.export(self._jitted, platforms=platforms)(self.state, batch)
