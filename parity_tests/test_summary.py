@@ -39,7 +39,7 @@ def test_show():
 
 def test_show_in_evaluation():
     """A network that draws numbers in training is shown, layers that are alike with one cost."""
-    text = _text(summary.show(flaxnets.spec("bert", "tiny")))
+    text = _text(summary.show(flaxnets.spec("bert", "tiny", num_hidden_layers=2)))
     rows = {line.split()[3]: line.split()[-2] for line in text.splitlines() if ".query.w" in line}
     costs = [rows[f"bert.encoder.layer.{n}.attention.self.query.weight"] for n in (0, 1)]
     assert costs == [f"{7 * 6 * (2 * 6 + 1):,}"] * 2

@@ -45,8 +45,8 @@ def xavier_uniform() -> Initializer:
 def normal(deviation: float = 1.0) -> Initializer:
     """N(0, deviation**2).
 
-    >>> float(normal(0.5)(jax.random.key(0), (1000,)).std().round(2))
-    0.5
+    >>> bool(abs(normal(0.5)(jax.random.key(0), (1000,)).std() - 0.5) < 0.05)
+    True
     """
 
     def init(key, shape, dtype=jnp.float32, out_sharding=None):
