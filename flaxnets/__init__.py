@@ -139,18 +139,14 @@ def load(path: str | os.PathLike, backend: Literal["flax", "torch"] = "flax") ->
         {value.dtype.name for value in state.values() if value.dtype.kind in "fV"}, file
     )
 
-    def opened() -> Any:
-        return build(description, backend, dtype=dtype)
-
     def sketch() -> Any:
-        shapes = nnx.eval_shape(opened)
+        shapes = nnx.eval_shape(lambda: build(description, dtype=dtype))
         for entry in convert.entries(shapes):
             entry.torch_shape  # noqa: B018 - fails where no array has such sizes
         return shapes
 
-    shapes = _sketched(sketch, path)
-    model = shapes if convert.weight_findings(shapes, state) else opened()
-    bridge.load_state_dict(model, state)
+    model = _sketched(sketch, path)
+    bridge.load_state_dict(model, state)  # which leaves no shape without its array
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 

@@ -251,6 +251,8 @@ class Convert(Generic[SpecT]):
 
     def run(self) -> int:
         """Exit code 0."""
+        from flax import nnx
+
         import flaxnets
         from flaxnets import bridge, summary
 
@@ -266,7 +268,7 @@ class Convert(Generic[SpecT]):
             except arrays.CheckpointError as error:
                 raise BridgeError(str(error)) from None
         summary.require_memory(self.spec, copies=1)
-        model = flaxnets.build(self.spec)
+        model = nnx.eval_shape(lambda: flaxnets.build(self.spec))  # no weight is drawn
         try:
             bridge.load_state_dict(model, state)
         except BridgeError as error:

@@ -3,13 +3,16 @@
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from hypothesis import strategies as st
 
 import flaxnets
 from flaxnets import bridge, specs
+from flaxnets.layers import init
 from parity_tests import fuzz
 from parity_tests.bridge.test_files import contents
 
@@ -134,3 +137,20 @@ def test_any_folder(run, tmp_path, backend, weights, attack, capfd):
 
     attack("run folders opened by load", folders(valid), check, 25)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", flaxnets.names())
+def test_nothing_is_drawn(tmp_path, monkeypatch, name):
+    """Weights that are there are not drawn before, and none is left without numbers."""
+    spec = specs.make(name, "tiny")
+    weights = bridge.state_dict(flaxnets.build(spec))
+    (tmp_path / "spec.json").write_text(spec.to_json())
+    (tmp_path / "run.json").write_text('{"finished": true}')
+    bridge.write(weights, tmp_path / "model.safetensors")
+    monkeypatch.setattr(init, "np", None)  # by which drawn numbers become arrays
+    model = flaxnets.load(tmp_path)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(nnx.state(model)))
+    for key, value in bridge.state_dict(model).items():
+        np.testing.assert_array_equal(value, weights[key])
+    with pytest.raises(AttributeError, match="asarray"):
+        flaxnets.build(spec)

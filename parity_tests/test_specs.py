@@ -4,12 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 from flax import nnx
 
 import flaxnets
-from flaxnets import specs
+from flaxnets import bridge, specs
 from flaxnets.specs import Input, SpecError
 
 ALL = [
@@ -98,6 +99,23 @@ def test_dtype(name):
         assert {str(x.dtype) for x in real} == {dtype}
         state = flaxnets.create(name, "torch", "tiny", dtype=dtype).state_dict().values()
         assert {x.dtype for x in state if x.is_floating_point()} == {getattr(torch, dtype)}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_dtype(dtype):
+    """The float32 numbers, rounded, in both twins."""
+    ours, exact = (
+        bridge.state_dict(flaxnets.create("lenet", variant="tiny", dtype=name))
+        for name in (dtype, "float32")
+    )
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, exact[name].astype(dtype))
+    theirs, exact = (
+        flaxnets.create("lenet", "torch", "tiny", dtype=name).state_dict()
+        for name in (dtype, "float32")
+    )
+    for name, value in theirs.items():
+        assert torch.equal(value, exact[name].to(getattr(torch, dtype)))
 
 
 def test_frozen():

@@ -18,8 +18,8 @@ def sunspots() -> Dataset:
 def co2() -> Dataset:
     """Carbon dioxide over Mauna Loa in ppm, 2,284 weeks from 1958 to 2001, from statsmodels.
 
-    Weeks that were not measured (59) lie on a line between their neighbours. It rises: the test
-    has no week as low as those that are learned from.
+    Weeks that were not measured (59) lie on a line between their neighbours. It rises: four fifths
+    of the test lie above all that is learned from.
     """
     load = package("statsmodels.datasets", "statsmodels").co2.load
     return replace(series("co2", np.asarray(load().data["co2"], np.float64), 0.25), trend=True)

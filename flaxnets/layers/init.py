@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import Initializer
 
+from flaxnets.layers.threefry import counted
+
 SMALL, LARGE = 2**14, 2**20  # numbers that are drawn by one program; that have one of their own
 
 
@@ -62,8 +64,8 @@ class _Stream(nnx.RngStream):
     that it is set JAX looks through all of the trace before it.
     """
 
-    def __init__(self, seed):
-        super().__init__(seed, tag="default")
+    def __init__(self, key, *, tag):
+        super().__init__(key, tag=tag)
         self.number = 0
 
     def __call__(self):
@@ -79,7 +81,7 @@ def rngs(seed: int | jax.Array) -> nnx.Rngs:
     True
     """
     found: Any = nnx.Rngs()
-    found.default = _Stream(seed)
+    found.default = _Stream(seed, tag="default")
     return found
 
 
@@ -96,12 +98,12 @@ def _normal(key, shape, dtype, deviation):
 def _drawn(draw, key, shape, dtype, scale):
     """The same numbers as `draw` for the shape, without a program for every shape.
 
-    An array's numbers are the first ones of a longer array (`jax_threefry_partitionable`), so
-    that one program draws all small arrays.
+    Where numbers are counted, an array's are the first ones of a longer array, so that one
+    program draws all small arrays.
     """
     count = math.prod(shape)
     traced = isinstance(key, jax.core.Tracer)
-    if traced or count > LARGE or not jax.threefry_partitionable.value:
+    if traced or count > LARGE or not counted(key):
         return draw(key, shape, dtype, scale)
     room = max(SMALL, 1 << (count - 1).bit_length())
-    return jnp.asarray(np.asarray(draw(key, (room,), dtype, scale))[:count].reshape(shape))
+    return jnp.array(np.asarray(draw(key, (room,), dtype, scale))[:count].reshape(shape))

@@ -48,6 +48,15 @@ _FUSED = random.define_prng_impl(
 )
 
 
+def counted(key: Key[Array, ""]) -> bool:
+    """Whether a number depends on the key and its place alone, not on how many are drawn.
+
+    >>> counted(jax.random.key(0)), counted(jax.random.key(0, impl="rbg"))
+    (True, False)
+    """
+    return jax.random.key_impl(key) == "threefry2x32" and jax.threefry_partitionable.value
+
+
 def fused(key: Key[Array, ""]) -> Key[Array, ""]:
     """A key that draws the same numbers faster; one of another generator is returned as it is.
 
@@ -60,6 +69,6 @@ def fused(key: Key[Array, ""]) -> Key[Array, ""]:
     >>> bool((jax.random.bits(fused(key), 9) == jax.random.bits(key, 9)).all())
     True
     """
-    if jax.random.key_impl(key) != "threefry2x32" or not jax.threefry_partitionable.value:
+    if not counted(key):
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_FUSED)

@@ -135,8 +135,7 @@ VARIANTS = {
     "mini": BertSpec(
         hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
     ),
-    # The smallest of theirs, with a vocabulary for some thousand sentences, which dropout would
-    # keep from being learned in minutes.
+    # The smallest of theirs, without dropout and with a vocabulary for its data set.
     "miniature": BertSpec(
         vocab_size=2048,
         hidden_size=128,

@@ -66,6 +66,7 @@ def test_trend(each):
         for row, last in enumerate(whole[:, -1, -1]):
             np.testing.assert_array_equal(moved[row], whole[row] - last)
             np.testing.assert_array_equal(forecast[row], following[row] - last)
+    assert dataclasses.replace(plain, trend=True).digest() != plain.digest()
     assert data.load("co2").trend
     assert not data.load("sunspots").trend
 

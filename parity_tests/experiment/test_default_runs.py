@@ -17,14 +17,14 @@ QUICK += ("transformer_decoder",)
 
 @pytest.mark.parametrize("name", QUICK)
 def test_beats_a_trivial_guess(tmp_path, name):
-    """What is left of the guess's error is four fifths at most."""
+    """Little more than half of the guess's error is left at most."""
     spec = flaxnets.spec(name, flaxnets.spec(name).on_cpu or None)
     figures = train(spec, Recipe(), tmp_path / "run").figures
     figure, better = tasks.deciding(tasks.of(spec))
     (guess,) = (x for key, x in figures.items() if key.startswith(f"test_{figure}_of_the_"))
     reached = figures[f"test_{figure}"]
     errors = (1 - reached, 1 - guess) if better == "max" else (reached, guess)
-    assert errors[0] < 0.8 * errors[1]
+    assert errors[0] < 0.55 * errors[1]
 
 
 def test_table_is_whole():

@@ -35,10 +35,11 @@ def test_numbers(kind, shape, dtype, partitionable):
     np.testing.assert_array_max_ulp(np.asarray(found), np.asarray(want), 2)
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
-def test_traced(kind):
-    """In a trace there is no array to cut, and the numbers are the same."""
-    key = jax.random.key(3)
+def test_traced(kind, impl):
+    """In a trace there is no array to cut, and the numbers are the same, of any generator."""
+    key = jax.random.key(3, impl=impl)
     found = jax.jit(lambda key: _initialiser(kind)(key, (7, 5)))(key)
     np.testing.assert_array_max_ulp(
         np.asarray(found), np.asarray(_initialiser(kind)(key, (7, 5))), 2
@@ -71,7 +72,8 @@ def test_keys(traced):
     """The keys of `nnx.Rngs`, by every name, also in a trace."""
 
     def drawn(rngs):
-        return [jax.random.key_data(key) for key in (rngs.params(), rngs.dropout(), rngs())]
+        keys = [rngs.params(), rngs.dropout(), rngs.fork().params(), rngs()]
+        return [jax.random.key_data(key) for key in keys]
 
     found = jax.jit(lambda: drawn(init.rngs(5)))() if traced else drawn(init.rngs(5))
     np.testing.assert_array_equal(found, drawn(nnx.Rngs(5)))

@@ -5,6 +5,7 @@ from flax import nnx
 
 from flaxnets.bridge import convert
 from flaxnets.layers import conv, embedding, linear, recurrent
+from flaxnets.layers.init import uniform_fan_in
 from flaxnets.parity.mutations.mutation import Mutation, replaced
 
 
@@ -76,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "uniform in place of normal embeddings",
         "initialisation",
-        replaced(embedding, "normal", lambda: nnx.initializers.uniform(1.0)),
+        replaced(embedding, "normal", lambda: uniform_fan_in(1)),
         "word_embeddings.weight",
         "in place of normal",
         "lstm_tagger",
