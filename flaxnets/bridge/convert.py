@@ -183,7 +183,9 @@ def load_state_dict(model: nnx.Module, state: Mapping[str, Any]) -> None:
     findings, shown, pairs = _fitted(model, state)
     raise_for("weights do not fit", findings, shown, ", or by flaxnets convert --verbose")
     with jax.enable_x64(True):  # else float64 weights would arrive as float32
-        placed = [(entry.variable, jnp.array(_to_flax(entry, array))) for entry, array in pairs]
+        arranged = [(entry.variable, _to_flax(entry, array)) for entry, array in pairs]
+        # Copied by NumPy: jnp.array compiles a program for every shape.
+        placed = [(variable, jax.device_put(np.array(weight))) for variable, weight in arranged]
         for variable, weight in placed:
             variable.set_value(weight)
 

@@ -171,7 +171,8 @@ def load_optimizer_state_dict(
     with jax.enable_x64(True):  # else float64 slots would arrive as float32
         trees = {
             name: jax.tree.unflatten(
-                jax.tree.structure(getattr(held, name)), [jnp.array(leaf) for leaf in leaves]
+                jax.tree.structure(getattr(held, name)),
+                [jax.device_put(np.array(leaf)) for leaf in leaves],
             )
             for name, leaves in ready.items()
         }

@@ -106,4 +106,5 @@ def _drawn(draw, key, shape, dtype, scale):
     if traced or count > LARGE or not counted(key):
         return draw(key, shape, dtype, scale)
     room = max(SMALL, 1 << (count - 1).bit_length())
-    return jnp.array(np.asarray(draw(key, (room,), dtype, scale))[:count].reshape(shape))
+    drawn = np.asarray(draw(key, (room,), dtype, scale))
+    return jax.device_put(drawn[:count].reshape(shape))

@@ -135,7 +135,7 @@ class Pair:
         """The Flax model with the pair's weights in a dtype, in evaluation mode."""
         graph, state = nnx.split(self._flax)
         with jax.enable_x64(True):  # else float64 would become float32
-            state = jax.tree.map(lambda x: jnp.asarray(_cast(np.asarray(x), dtype)), state)
+            state = jax.tree.map(lambda x: _placed(_cast(np.asarray(x), dtype)), state)
         model = nnx.merge(graph, state)
         bridge.load_state_dict(model, self.state(dtype))
         return nnx.view(
@@ -154,7 +154,7 @@ class Pair:
 
     def flax_inputs(self, dtype: str = "float64") -> tuple[jax.Array, ...]:
         """The inputs in Flax's layouts."""
-        return tuple(jnp.asarray(_cast(value, dtype)) for value in self.values)
+        return tuple(_placed(_cast(value, dtype)) for value in self.values)
 
     def torch_inputs(self, dtype: str = "float64") -> tuple[torch.Tensor, ...]:
         """The inputs in torch's layouts."""
@@ -207,7 +207,7 @@ class Pair:
             name: jnp.asarray(np.moveaxis(x, 1, -1) if moved[name] else x, dtype)
             for name, x in zip(moved, self._cotangents(reference.outputs), strict=True)
         }
-        both = self.compiled(f"both {dtype}", run, optimised=dtype != "float64")
+        both = self.compiled(f"both {dtype}", run, optimised=dtype == "float32")
         (of_params, of_real), outputs = both(params, real, rest, whole, cotangents)
         gradients = bridge.state_dict(model, of_params)
         for description, gradient in zip(self.inputs, of_real, strict=True):
@@ -223,9 +223,9 @@ class Pair:
         )
 
     def flax_outputs(self) -> dict[str, np.ndarray]:
-        """Outputs of the Flax model in its own layouts, compiled as users compile it."""
+        """Outputs of the Flax model in its own layouts, compiled."""
         forward, state = self._forward()
-        run = self.compiled("forward", forward, optimised=True)
+        run = self.compiled("forward", forward)
         return {name: np.asarray(x) for name, x in run(state, self.flax_inputs()).items()}
 
     def _forward(self) -> tuple[Callable, Any]:
@@ -401,6 +401,11 @@ def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
 
 def _factory(model: Any, kind: type) -> Callable[[int], Any]:
     return (lambda seed: model) if isinstance(model, kind) else model
+
+
+def _placed(array: np.ndarray) -> jax.Array:
+    """An array of JAX, without the program that jnp.array compiles for every shape."""
+    return jax.device_put(np.array(array))
 
 
 def _cast(value: Any, dtype: str) -> Any:

@@ -40,7 +40,7 @@ class Task(NamedTuple):
         objectives: by the part of the model that each moves, "" for all of it.
         torch_objectives: the same of the torch model.
         examples: what the inputs of a batch are, for their layout.
-        batches: pairs of inputs and targets, in Flax's layout.
+        batches: pairs of inputs and targets, in Flax's layout, all of the same shapes.
 
     >>> from flaxnets.tasks import classification
     >>> from torch_ref.tasks import classification as of_torch
@@ -239,20 +239,36 @@ def training_step(pair: Pair, task: Task, method: Method) -> TrainStep:
     return TrainStep(pair.flax_model(), *phases)
 
 
-def watched(pair: Pair, step: TrainStep, method: str) -> Callable:
-    """A step that gives its gradients, too, compiled once for a pair and method."""
-    return pair.compiled(f"step with {method}", step.watched)
+def several(pair: Pair, task: Task, step: TrainStep, method: str) -> Callable:
+    """So many steps in a loop from a state on, and the metrics and gradients of the last.
+
+    It is compiled once for a pair and method, whatever the number.
+    """
+    batches = [arrays(task.batches, number) for number in range(len(task.batches))]
+    watched = jax.jit(step.watched)
+
+    def run(state, count, *batches):
+        def body(_, carry):
+            batch = jax.tree.map(lambda *x: jnp.stack(x)[carry[0].step % len(x)], *batches)
+            return watched(carry[0], batch)
+
+        shapes = jax.eval_shape(watched, state, batches[0])[1:]
+        last = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, *last))
+
+    jitted = pair.compiled(f"steps with {method}", run)
+    return lambda state, count: jitted(state, count, *batches)
 
 
 def flax_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
     """The steps of the Flax model with a method of that name."""
     model = pair.flax_model()
     step = training_step(pair, task, METHODS[name])
-    run = watched(pair, step, name)
+    run = several(pair, task, step, name)
     state = step.state
-    for number in range(STEPS):
+    for _ in range(STEPS):
         before = state
-        state, metrics, gradients = run(before, arrays(task.batches, number))
+        state, metrics, gradients = run(before, 1)
         moved = [
             np.asarray(new) - np.asarray(old)
             for new, old in zip(state.params, before.params, strict=True)
@@ -355,6 +371,6 @@ def arrays(batches: Sequence[Any], number: int) -> Any:
 
     def cast(x):
         x = np.asarray(x)
-        return jnp.asarray(x.astype(np.float64 if x.dtype.kind == "f" else np.int32))
+        return jax.device_put(x.astype(np.float64 if x.dtype.kind == "f" else np.int32))
 
     return jax.tree.map(cast, batches[number % len(batches)])

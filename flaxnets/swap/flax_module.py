@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from flax import nnx
 from torch import nn
@@ -66,7 +67,7 @@ class TorchModule(nnx.Module):
                     setattr(owner, step, _Part())
                 owner = getattr(owner, step)
             kind = nnx.Param if name in params else nnx.BatchStat
-            setattr(owner, last, kind(jnp.array(as_numpy(value.detach()))))
+            setattr(owner, last, kind(jax.device_put(np.array(as_numpy(value.detach())))))
 
     def set_view(
         self, deterministic: bool | None = None, use_running_average: bool | None = None

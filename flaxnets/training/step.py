@@ -151,7 +151,7 @@ class TrainStep:
             )
         )
         if there:  # copied, since the state is donated and the model's own arrays must live on
-            state = begin(*jax.tree.map(jnp.copy, (params, rest)))
+            state = jax.jit(lambda *own: begin(*jax.tree.map(jnp.copy, own)))(params, rest)
             self.shardings = mesh and of_state(mesh, state)
             self.state = jax.device_put(state, self.shardings) if mesh else state
         else:

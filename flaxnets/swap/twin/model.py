@@ -209,7 +209,8 @@ def carry(module: torch.nn.Module, twin: nnx.Module) -> None:
         for entry in entries(twin):
             given = state.get(entry.name)
             if given is not None and jnp.issubdtype(given.dtype, jnp.floating):
-                entry.variable.set_value(jnp.zeros(entry.variable.shape, given.dtype))
+                zeros = np.zeros(entry.variable.shape, given.dtype)
+                entry.variable.set_value(jax.device_put(zeros))
     bridge.load_state_dict(twin, state)
 
 

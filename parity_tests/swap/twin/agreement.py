@@ -58,9 +58,8 @@ def _agree(function, inputs, gradients):
 
     given = [x for r, x in zip(real, arrays, strict=True) if r]
     wanted = gradients and given and any(c is not None for c in cotangents)
-    slopes, found = (
-        jax.grad(projected, has_aux=True)(given) if wanted else ([], projected(given)[1])
-    )
+    run = jax.grad(projected, has_aux=True) if wanted else lambda given: ([], projected(given)[1])
+    slopes, found = jax.jit(run)(given)
     for ours, theirs in zip(found, outputs, strict=True):
         close(ours, theirs.detach().numpy())
     if wanted:
