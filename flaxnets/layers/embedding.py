@@ -6,6 +6,7 @@ a row of NaN.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -42,7 +43,8 @@ class _Table(nnx.Module):
 
     def _rows(self, indices: Array) -> Array:
         if not isinstance(indices, jax.core.Tracer) and indices.size:
-            lowest, highest = int(indices.min()), int(indices.max())
+            seen = np.asarray(indices)  # JAX would trace its minimum inside jit
+            lowest, highest = int(seen.min()), int(seen.max())
             if lowest < 0 or highest >= self.num_embeddings:
                 raise ValueError(
                     f"{type(self).__name__}: index {lowest if lowest < 0 else highest} is not "
@@ -182,8 +184,9 @@ class EmbeddingBag(_Table):
             return jnp.repeat(jnp.arange(indices.shape[0]), indices.shape[1]), indices.shape[0]
         if offsets is None:
             raise ValueError(f"indices {indices.shape} in one row need offsets")
-        if not isinstance(offsets, jax.core.Tracer) and offsets.size and int(offsets[0]) != 0:
-            raise ValueError(f"the first of the offsets is {int(offsets[0])}; use 0")
+        if not isinstance(offsets, jax.core.Tracer) and offsets.size:
+            if (first := int(np.asarray(offsets)[0])) != 0:
+                raise ValueError(f"the first of the offsets is {first}; use 0")
         places = jnp.arange(indices.shape[0])
         bag = jnp.searchsorted(offsets.astype(int), places, side="right") - 1
         return bag, offsets.shape[0] - self.include_last_offset

@@ -102,9 +102,9 @@ def _drawn(draw, key, shape, dtype, scale):
     program draws all small arrays.
     """
     count = math.prod(shape)
-    traced = isinstance(key, jax.core.Tracer)
-    if traced or count > LARGE or not counted(key):
+    if isinstance(key, jax.core.Tracer) or count > LARGE or not counted(key):
         return draw(key, shape, dtype, scale)
-    room = max(SMALL, 1 << (count - 1).bit_length())
-    drawn = np.asarray(draw(key, (room,), dtype, scale))
-    return jax.device_put(drawn[:count].reshape(shape))
+    drawn = draw(key, (max(SMALL, 1 << (count - 1).bit_length()),), dtype, scale)
+    if isinstance(drawn, jax.core.Tracer):  # of a key from outside of what is traced
+        return drawn[:count].reshape(shape)
+    return jax.device_put(np.asarray(drawn)[:count].reshape(shape))

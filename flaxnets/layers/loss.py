@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Num
 
@@ -643,10 +644,11 @@ def _unpacked(row: Array, counts: Array) -> Array:
     if isinstance(counts, jax.core.Tracer):
         width = row.size
     else:
-        width = int(counts.max(initial=0))
-        if int(counts.sum()) != row.size:
+        spans = np.asarray(counts)
+        width = int(spans.max(initial=0))
+        if spans.sum() != row.size:
             raise ValueError(
-                f"targets holds {row.size} labels; target_lengths sum to {counts.sum()}"
+                f"targets holds {row.size} labels; target_lengths sum to {spans.sum()}"
             )
     places = (jnp.cumsum(counts) - counts)[:, None] + jnp.arange(width)[None]
     return row.at[places].get(mode="fill", fill_value=0)

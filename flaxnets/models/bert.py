@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -309,6 +310,7 @@ def initialise(model: nnx.Module, spec: BertSpec, rngs: nnx.Rngs) -> None:
 def _check_range(name: str, values: Array, size: int) -> None:
     if isinstance(values, jax.core.Tracer) or not values.size:
         return
-    for value in (int(values.min()), int(values.max())):
+    seen = np.asarray(values)
+    for value in (int(seen.min()), int(seen.max())):
         if not 0 <= value < size:
             raise ValueError(f"bert: {name} holds {value}; use 0 to {size - 1}")

@@ -21,7 +21,6 @@ from flaxnets.parity.row import Compared
 from flaxnets.parity.trajectory import (
     METHODS,
     Task,
-    arrays,
     compare_steps,
     flax_steps,
     several,

@@ -182,3 +182,17 @@ def test_wrong(act, message):
     with pytest.raises(ValueError, match=message) as error:
         act()
     assert "\n" not in str(error.value)
+
+
+def test_indices_of_a_closure():
+    """What a jitted function has from outside is a number there, too: it works, and is judged."""
+    table = layers.Embedding(6, 3, rngs=nnx.Rngs(0))
+    bags = layers.EmbeddingBag(6, 3, rngs=nnx.Rngs(0))
+    flat, offsets = jnp.asarray(FLAT), jnp.asarray(OFFSETS)
+    for call in (lambda: table(flat), lambda: bags(flat, offsets)):
+        np.testing.assert_array_equal(jax.jit(call)(), call())
+    beyond, late = flat + 1, offsets + 1
+    with pytest.raises(ValueError, match="index 6 is not one of 6 rows"):
+        jax.jit(lambda: table(beyond))()
+    with pytest.raises(ValueError, match="the first of the offsets is 1"):
+        jax.jit(lambda: bags(flat, late))()

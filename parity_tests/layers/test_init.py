@@ -89,3 +89,12 @@ def test_traces_are_not_searched(monkeypatch):
     nnx.eval_shape(lambda: flaxnets.create("transformer", variant="tiny"))
     with pytest.raises(AssertionError):
         nnx.eval_shape(lambda: nnx.Rngs(0).params())
+
+
+def test_key_of_a_closure():
+    """A key from outside of what is traced draws the same numbers."""
+    key = jax.random.key(7)
+    for kind in ("uniform", "normal"):
+        draw = _initialiser(kind)
+        traced = jax.jit(lambda draw=draw: draw(key, (3, 4)))()
+        np.testing.assert_allclose(traced, draw(key, (3, 4)), rtol=1e-6)

@@ -504,3 +504,13 @@ def test_wrong_arguments(call, message):
     """Each wrong argument is named with its value and what would be right."""
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_labels_of_a_closure():
+    """Labels in one row may come from outside of a jitted function."""
+    row, spans, counts = ONES[:, 0], jnp.array([7, 7]), jnp.array([1, 1])
+
+    def call():
+        return layers.ctc_loss(TIMES, row, spans, counts)
+
+    np.testing.assert_allclose(jax.jit(call)(), call(), rtol=1e-6)

@@ -232,3 +232,13 @@ def test_published_sizes():
     spec = flaxnets.spec("bert", "mini", head="pooler")
     count = sum(weight.numel() for weight in flaxnets.build(spec, "torch").parameters())
     assert count == 11_170_560
+
+
+def test_tokens_of_a_closure():
+    """Tokens may come from outside of a jitted function, and are judged there, too."""
+    model = nnx.view(flaxnets.create("bert", variant="tiny"), deterministic=True)
+    ids = jnp.asarray(IDS)
+    np.testing.assert_allclose(jax.jit(lambda: model(ids))(), model(ids), rtol=1e-4, atol=1e-6)
+    wrong = ids + 3
+    with pytest.raises(ValueError, match="holds 13; use 0 to 12"):
+        jax.jit(lambda: model(wrong))()
