@@ -53,9 +53,10 @@ class FlaxEngine:
             for part, objective in tasks.of(spec).objectives(spec, **recipe.of_task).items()
         ]
         self._recipe, self._parts = recipe, [phase.part for phase in phases]
-        at_once = recipe.init or recipe.precision == "float64"
+        # Drawing inside of one program, where no device can hold all, takes twice as long.
+        divided = mesh is not None and not recipe.init and recipe.precision != "float64"
         self._step = TrainStep(
-            begin(spec, recipe) if at_once else lambda: begin(spec, recipe),
+            (lambda: begin(spec, recipe)) if divided else begin(spec, recipe),
             *phases,
             seed=recipe.seed,
             precision="bfloat16" if recipe.precision == "bfloat16" else "float32",

@@ -184,9 +184,8 @@ class EmbeddingBag(_Table):
             return jnp.repeat(jnp.arange(indices.shape[0]), indices.shape[1]), indices.shape[0]
         if offsets is None:
             raise ValueError(f"indices {indices.shape} in one row need offsets")
-        if not isinstance(offsets, jax.core.Tracer) and offsets.size:
-            if (first := int(np.asarray(offsets)[0])) != 0:
-                raise ValueError(f"the first of the offsets is {first}; use 0")
+        if not isinstance(offsets, jax.core.Tracer) and np.any(first := np.asarray(offsets)[:1]):
+            raise ValueError(f"the first of the offsets is {first[0]}; use 0")
         places = jnp.arange(indices.shape[0])
         bag = jnp.searchsorted(offsets.astype(int), places, side="right") - 1
         return bag, offsets.shape[0] - self.include_last_offset

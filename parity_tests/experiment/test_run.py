@@ -1,5 +1,6 @@
 """A training run leaves its files behind, and they hold what was trained."""
 
+import functools
 import json
 import os
 import shutil
@@ -30,6 +31,24 @@ from parity_tests import fuzz
 
 SPEC = flaxnets.spec("lenet", image_size=16)
 RECIPE = Recipe(data="digits", steps=30, batch_size=32, lr=3e-3)
+LOAD = data.load
+PACKAGED = functools.cache(LOAD)
+
+
+@pytest.fixture(autouse=True)
+def _read_once(monkeypatch):
+    """What comes with a package is read by the first run that asks for it."""
+
+    def load(name, folder=None, *limit):
+        return LOAD(name, folder, *limit) if folder else PACKAGED(name, None, *limit)
+
+    monkeypatch.setattr(data, "load", load)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs leave no pictures, which take longer than a few steps."""
+    monkeypatch.setattr(run, "_draw", lambda spec, outcome: None)
 
 
 @pytest.mark.parametrize("backend", ["flax", "torch"])
@@ -51,7 +70,7 @@ def test_files(tmp_path, backend):
     assert outcome.figures["test_accuracy"] == np.mean(outputs.argmax(-1) == outcome.targets)
 
 
-def test_repeatable(tmp_path):
+def test_repeatable(tmp_path, undrawn):
     """The same seed gives the same run, bit for bit."""
     first, second = (train(SPEC, RECIPE, tmp_path / name) for name in "ab")
     assert first.losses == second.losses
@@ -168,7 +187,7 @@ def test_strict_user(tmp_path):
         np.testing.assert_array_equal(value, weights[1][name])
 
 
-def test_trace_and_events(tmp_path):
+def test_trace_and_events(tmp_path, undrawn):
     """A run leaves a trace of its steps and event files where asked to, and says what it took."""
     spec = flaxnets.spec("transformer", **TINY["transformer"])
     place = Place(profile=True, tensorboard=True)
@@ -183,7 +202,7 @@ def test_trace_and_events(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vae", "lstm_tagger"])
-def test_bfloat16(tmp_path, name):
+def test_bfloat16(tmp_path, undrawn, name):
     """In bfloat16 both backends learn the same, and about what they learn in float32.
 
     A probability that rounds to 1 costs much where it is wrong: the first loss is 8 % larger.
@@ -202,7 +221,7 @@ def test_bfloat16(tmp_path, name):
         assert losses != exact
 
 
-def test_early_stopping(tmp_path):
+def test_early_stopping(tmp_path, undrawn):
     """A run without a better figure ends early, with the weights of the best evaluation."""
     recipe = Recipe(data="digits", steps=40, lr=1e-9, eval_every=5, patience=2, batch_size=32)
     outcome = train(SPEC, recipe, tmp_path / "run")
@@ -218,7 +237,7 @@ def test_nothing_to_train_towards(tmp_path):
         train(flaxnets.spec("bert", "tiny_model"), RECIPE, tmp_path / "run")
 
 
-def test_backends_learn_alike(tmp_path):
+def test_backends_learn_alike(tmp_path, undrawn):
     """A linear network learns to read three bits, in both backends."""
     for backend in ("flax", "torch"):
         recipe = Recipe(backend=backend, steps=300, lr=0.02)
@@ -226,14 +245,14 @@ def test_backends_learn_alike(tmp_path):
         assert outcome.figures["test_accuracy"] == 1
 
 
-def test_regression(tmp_path):
+def test_regression(tmp_path, undrawn):
     """Two sums of bits are linear, and are found."""
     spec = flaxnets.spec("linear_network", "regression")
     outcome = train(spec, Recipe(steps=500, lr=0.02), tmp_path / "run")
     assert outcome.figures["test_mae"] < 0.05
 
 
-def test_denoising(tmp_path):
+def test_denoising(tmp_path, undrawn):
     """Noise is added to what the network sees, not to what it is judged by."""
     spec = flaxnets.spec("image_autoencoder", in_shape=(1, 8, 8))
     clean, noisy = (
@@ -316,7 +335,7 @@ HANDED = {
 
 
 @pytest.mark.parametrize("name", HANDED)
-def test_handed_over(tmp_path, compiled_once, name):
+def test_handed_over(tmp_path, undrawn, compiled_once, name):
     """A run that changes the backend twice equals those that never do, at every step, in float64.
 
     One begins in Flax and one in torch, two steps each; the weights at the end agree as well.
@@ -352,7 +371,7 @@ def test_handed_over(tmp_path, compiled_once, name):
     assert len(set(truth)) == 6
 
 
-def test_killed_after_the_handover(tmp_path, monkeypatch):
+def test_killed_after_the_handover(tmp_path, undrawn, monkeypatch):
     """Killed before its first step, what was handed over goes on in its folder, bit for bit."""
     spec = flaxnets.spec("linear_network")
     recipe = Recipe(steps=3, steps_per_dispatch=1, optimizer="adam")
