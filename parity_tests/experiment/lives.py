@@ -9,6 +9,7 @@ import os
 import sys
 
 import sklearn.datasets  # noqa: F401
+import torch._dynamo  # noqa: F401 (by the first optimizer)
 
 from flaxnets import cli
 from flaxnets.experiment import torch_engine  # noqa: F401

@@ -8,7 +8,7 @@ import pytest
 from flaxnets.layers.threefry import fused
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4, 5), (0, 3)])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4, 5), (0, 3), (130, 131)])
 @pytest.mark.parametrize("jit", [False, True])
 def test_bits_are_those_of_jax(shape, jit):
     """Bits of a fused key, and of the key itself, for shapes of any number of axes."""
@@ -52,9 +52,24 @@ def test_old_counters_are_left_to_jax():
         np.testing.assert_array_equal(jax.random.bits(fused(key), 9), jax.random.bits(key, 9))
 
 
-def test_fused_bits_need_no_loop():
+def test_many_bits_need_no_loop():
     """The program of a mask, and a straight line."""
-    program = jax.jit(lambda key: jax.random.bernoulli(fused(key), 0.5, (4, 4)))
+    program = jax.jit(lambda key: jax.random.bernoulli(fused(key), 0.5, (130, 131)))
     text = program.lower(jax.random.key(0)).as_text()
     assert "while" not in text
     assert jnp.issubdtype(fused(jax.random.key(0)).dtype, jax.dtypes.prng_key)
+
+
+def test_few_bits_are_computed_once():
+    """The rounds in the compiled program of a mask that is read thrice; elsewhere no loop."""
+
+    @jax.jit
+    def read(key, x):
+        kept = jax.random.bernoulli(fused(key), 0.5, x.shape).astype(x.dtype)
+        return (x * kept).sum(0), (x * kept).max(1), jnp.exp(x * kept)
+
+    given = jax.random.key(0), jnp.ones((4, 4))
+    assert read.lower(*given).compile().as_text().count(" shift-right-logical(") <= 20 + 3
+    for platform in ("cuda", "tpu"):
+        exported = jax.export.export(read, platforms=[platform])(*given)
+        assert "while" not in exported.mlir_module()
