@@ -19,11 +19,10 @@ import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import tensorstore
 from jax.experimental import multihost_utils
 
@@ -43,6 +42,9 @@ from flaxnets.training.record import (
     some,
     unsealed,
 )
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 RECORD = "record.json"
 LOCK = ".lock"
@@ -130,17 +132,8 @@ class Checkpoints:
                 self._take_lock()
                 self._sweep()  # which may make the room for what comes next
                 self._sign_lock()
-        if reading:
-            return
-        _quieten_orbax()
-        self._checkpointer = ocp.AsyncCheckpointer(
-            _handler(),
-            async_options=ocp.options.AsyncOptions(
-                post_finalization_callback=self._before_commit,
-                create_directories_asynchronously=False,
-            ),
-            checkpoint_metadata_store=ocp.metadata.metadata_store(enable_write=False),
-        )
+        if not reading:
+            self._checkpointer = _checkpointer(self._before_commit)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -190,6 +183,8 @@ class Checkpoints:
             },
         }
         self._saving = path, json.loads(json.dumps(record))  # as it will be read
+        import orbax.checkpoint as ocp
+
         assert self._checkpointer is not None, "it was opened for reading"
         with self._writing():
             self._checkpointer.save(path, args=ocp.args.PyTreeSave(leaves))
@@ -445,8 +440,14 @@ class Checkpoints:
                 shutil.rmtree(path)
 
 
-def _handler() -> ocp.PyTreeCheckpointHandler:
-    """Orbax's handler of pytrees, without what a checkpoint of ours has in its record."""
+def _checkpointer(before_commit: Callable[[], None]) -> "ocp.AsyncCheckpointer":
+    """Orbax's, for pytrees, without what a checkpoint of ours has in its record.
+
+    Commands that save nothing do not wait for its import.
+    """
+    import orbax.checkpoint as ocp
+
+    _quieten_orbax()
     registry = ocp.type_handlers.create_type_handler_registry(
         # Replicas written in slices would compile one slicing a shape: seconds at the first save.
         (
@@ -457,8 +458,14 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
         ),
         (np.ndarray, ocp.type_handlers.NumpyHandler()),
     )
-    # Weights hardly compress.
-    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    return ocp.AsyncCheckpointer(
+        # Weights hardly compress.
+        ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False),
+        async_options=ocp.options.AsyncOptions(
+            post_finalization_callback=before_commit, create_directories_asynchronously=False
+        ),
+        checkpoint_metadata_store=ocp.metadata.metadata_store(enable_write=False),
+    )
 
 
 def _quieten_orbax() -> None:

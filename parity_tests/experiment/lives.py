@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+import orbax.checkpoint  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch._dynamo  # noqa: F401 (by the first optimizer)
 
