@@ -63,30 +63,8 @@ for text in json.load(sys.stdin):
 """
 
 
-def _runs(*texts):
-    """Losses of scripts, and how many modules they have swapped, as a user runs them."""
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("[[")]
-    return [(np.array(losses), swapped) for losses, swapped in map(json.loads, lines)]
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_losses(name):
-    """Twenty losses of the script as it is and of the script with the other backend.
-
-    Torch's scripts are judged in float64, too: in float32 Adam makes whole steps of the rounding
-    noise of gradients that are zero (weights in front of BatchNorm), and losses drift apart.
-    """
+def _texts(name):
+    """The script as it is, with the other backend, and both in float64 where it is torch's."""
     text = (SCRIPTS / f"{name}.py").read_text()
     line, added = CHANGES[name]
     assert text.count(line) == 1
@@ -95,8 +73,42 @@ def test_losses(name):
     if name != "transformer":
         wide = text.replace("torch.float32", "torch.float64")
         texts += [wide.replace(line, line + x + IN_FLOAT64) for x in ("", added)]
-    (before, _), (after, _), *exact = found = _runs(*texts)
-    assert [swapped for _, swapped in found] == [0, 1, 1, 2][: len(texts)]
+    return texts
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Of every script and its changes the losses and how many modules are swapped till then.
+
+    They run as a user runs them, behind each other in one process.
+    """
+    texts = {name: _texts(name) for name in CHANGES}
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        input=json.dumps([text for each in texts.values() for text in each]),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = iter(line for line in done.stdout.splitlines() if line.startswith("[["))
+    return {name: [json.loads(next(lines)) for _ in each] for name, each in texts.items()}
+
+
+@pytest.mark.xdist_group("scripts")
+@pytest.mark.parametrize("name", CHANGES)
+def test_losses(runs, name):
+    """Twenty losses of the script as it is and of the script with the other backend.
+
+    Torch's scripts are judged in float64, too: in float32 Adam makes whole steps of the rounding
+    noise of gradients that are zero (weights in front of BatchNorm), and losses drift apart.
+    """
+    before, after, *exact = (np.array(losses) for losses, _ in runs[name])
+    swaps = [swapped for _, swapped in runs[name]]
+    assert [later - swaps[0] for later in swaps] == [0, 1, 1, 2][: len(swaps)]
     assert before[-1] < before[0]
     np.testing.assert_allclose(after[0], before[0], rtol=1e-6)
     np.testing.assert_allclose(after, before, rtol=1e-5 if name == "transformer" else 1e-3)
