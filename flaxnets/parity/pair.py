@@ -32,6 +32,7 @@ TORCH_DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+LARGE = 2**14  # weights, or numbers of the inputs, beyond which convolutions run for long
 
 
 class Result(NamedTuple):
@@ -116,8 +117,12 @@ class Pair:
             optimised: whether as users compile it.
         """
         if name not in self._compiled:
+            large = any(
+                sum(array.size for array in arrays) > LARGE
+                for arrays in (self.weights.values(), self.values)
+            )
             kernels = any(weight.ndim > 2 for weight in self.weights.values())
-            unoptimised = OF_CONVOLUTIONS if kernels else UNOPTIMISED
+            unoptimised = OF_CONVOLUTIONS if large and kernels else UNOPTIMISED
             options = OPTIMISED if optimised else unoptimised
             on_cpu = jax.default_backend() == "cpu"
             known = compile_options.known(options) if on_cpu else None
