@@ -35,9 +35,10 @@ def _one_torch_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_garbage_among_modules():
-    """What was imported stays: the garbage collector need not look through it again."""
+def _little_garbage():
+    """What was imported stays, and tracing leaves little: the collector need not look often."""
     gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
 
 
 @pytest.fixture(scope="module")
