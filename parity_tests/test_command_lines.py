@@ -329,6 +329,6 @@ def test_signals(tmp_path, attack):
     drawn = st.tuples(
         st.sampled_from(choices),
         st.sampled_from([signal.SIGINT, signal.SIGTERM]),
-        st.floats(0, 12).map(lambda x: x * x / 12),
+        st.floats(0, 9).map(lambda x: x * x / 9),
     )
     attack("signals", drawn, check, _fewer(6))

@@ -107,7 +107,7 @@ def steps_taken(opt_state: Any) -> int:
     """How many steps led to an optimizer's state.
 
     >>> from flaxnets.training import optimizers
-    >>> steps_taken(optimizers.sgd().init([jnp.ones(1)]))
+    >>> steps_taken(optimizers.sgd().init([jax.numpy.ones(1)]))
     0
     """
     return int(_number(_held(opt_state).step))

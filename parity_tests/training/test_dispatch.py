@@ -37,7 +37,7 @@ def _trained(step, batches, how):
     return [np.asarray(x) for x in (*losses, *jax.tree.leaves(state))]
 
 
-@pytest.mark.parametrize("name", ["conv_net", "rnn"])
+@pytest.mark.parametrize("name", ["conv_net", "rnn", "transformer_decoder"])
 def test_forms_agree(name):
     """Single, scanned and unrolled steps give the same losses and state, to rounding."""
     with jax.enable_x64():
