@@ -21,6 +21,7 @@ from flaxnets.parity.row import Compared
 from flaxnets.parity.trajectory import (
     METHODS,
     Task,
+    arrays,
     compare_steps,
     flax_steps,
     several,
@@ -200,7 +201,7 @@ def initialisation(subject: Subject) -> Finding:
 
 
 def compiled(subject: Subject) -> Finding:
-    """Outputs op by op and jitted agree, and so do steps one at a time and several in one loop.
+    """Outputs op by op and jitted agree, and so do single training steps and several in a loop.
 
     LLVM's optimisation is left out, which takes longest: `float32` judges what it does.
     """
@@ -210,10 +211,10 @@ def compiled(subject: Subject) -> Finding:
     found = [compare(eager, subject.pair.flax_outputs())]
 
     step = training_step(subject.pair, subject.task, METHODS["adam"])
-    run, one_by_one = several(subject.pair, subject.task, step, "adam"), step.state
-    for _ in range(STEPS):
-        one_by_one, _, _ = run(one_by_one, 1)
-    looped, _, _ = run(step.state, STEPS)
+    single, one_by_one = subject.pair.compiled("single step", step.pure), step.state
+    for number in range(STEPS):
+        one_by_one, _ = single(one_by_one, arrays(subject.task.batches, number))
+    looped, _, _ = several(subject.pair, subject.task, step, "adam")(step.state, STEPS)
     truth = _updates(step.state, one_by_one)
     found.append(compare(truth, _updates(step.state, looped), tolerances.SMALLEST))
     error, worst = max(found)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from flaxnets import layers
 from flaxnets.parity.mutations.mutation import Mutation, call, replaced
+from flaxnets.training import TrainStep
 
 
 def _only_when_traced(call, layer, x):
@@ -34,13 +35,19 @@ def _counted(call, layer, x):
     return call(layer, x) * (1 + next(COUNT) * 1e-3)
 
 
+def _drifting(self, state, batch):
+    after, *others = _watched(self, state, batch)
+    first, *rest = after.params
+    return after._replace(params=(first * (1 + next(COUNT) * 1e-3), *rest)), *others
+
+
 def _double(call, layer, x):
     with jax.enable_x64(True):
         return call(layer, x.astype(jnp.float64).astype(x.dtype))
 
 
 COUNT = itertools.count()
-_jit = jax.jit
+_jit, _watched = jax.jit, TrainStep.watched
 
 MUTATIONS = (
     Mutation(
@@ -57,6 +64,14 @@ MUTATIONS = (
         call(layers.Linear, _counted),
         "linear1",
         "ours",
+        "feedforward",
+    ),
+    Mutation(
+        "a counter in Python, frozen by every trace of the step",
+        "compiled",
+        replaced(TrainStep, "watched", _drifting),
+        "update of parameter 0",
+        "ours: every layer alone is the same eager and jitted, the step is not",
         "feedforward",
     ),
     Mutation(
