@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 Options = Mapping[str, bool | int]
 
-# Float64 proves semantics, which LLVM's optimisation does not change, nor does it the rounding to
-# bfloat16, and without it a step compiles in half the time; large convolutions in float64 are
-# loops that need a little of it.
+# Float64 proves semantics, which LLVM's optimisation does not change, and without it a step
+# compiles in half the time; large convolutions in float64 are loops that need a little of it.
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 OF_CONVOLUTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-# What optimised code does is seen by `float32`, whatever XLA_FLAGS says: these are XLA's defaults.
+# What optimised code does is seen by `float32` and `bfloat16`, whatever XLA_FLAGS says: these are
+# XLA's defaults.
 OPTIMISED = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 
 # Jaxlib lists no options, and their names are in its file even where the options are gone. So a

@@ -203,7 +203,7 @@ def initialisation(subject: Subject) -> Finding:
 def compiled(subject: Subject) -> Finding:
     """Outputs op by op and jitted agree, and so do single training steps and several in a loop.
 
-    LLVM's optimisation is left out, which takes longest: `float32` judges what it does.
+    LLVM's optimisation is left out, which takes longest: `float32` and `bfloat16` judge it.
     """
     model, inputs = subject.pair.flax_model(), subject.pair.flax_inputs()
     with jax.disable_jit():

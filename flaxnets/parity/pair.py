@@ -212,7 +212,7 @@ class Pair:
             name: jnp.asarray(np.moveaxis(x, 1, -1) if moved[name] else x, dtype)
             for name, x in zip(moved, self._cotangents(reference.outputs), strict=True)
         }
-        both = self.compiled(f"both {dtype}", run, optimised=dtype == "float32")
+        both = self.compiled(f"both {dtype}", run, optimised=dtype != "float64")
         (of_params, of_real), outputs = both(params, real, rest, whole, cotangents)
         gradients = bridge.state_dict(model, of_params)
         for description, gradient in zip(self.inputs, of_real, strict=True):

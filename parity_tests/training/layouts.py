@@ -19,16 +19,17 @@ from flaxnets.training.checkpoints import Checkpoints
 NETWORKS = {
     "lenet": {"image_size": 16},
     "vae": {"in_shape": (1, 8, 8), "channels": (8, 16), "n_latent": 4},
-    "transformer_encoder": {
+    "transformer": {
         "d_model": 32,
         "nhead": 2,
         "dim_feedforward": 64,
-        "num_layers": 1,
-        "seq_len": 6,
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        "src_len": 6,
     },
 }
 # The bound of a VAE is one sum over all pixels, which rounds by 7e-7; larger steps add to that.
-RATES = {"lenet": 0.05, "vae": 0.0002, "transformer_encoder": 0.05}
+RATES = {"lenet": 0.05, "vae": 0.0002, "transformer": 0.05}
 FEW = ("data=1", "data=8", "data=2,fsdp=2")
 LAYOUTS = dict.fromkeys(NETWORKS, FEW) | {"lenet": (*FEW, "data=2", "data=4", "fsdp=4")}
 STEPS = 50
@@ -37,7 +38,7 @@ STEPS = 50
 def engine(name, layout, **options):
     """A network on a layout, before its first step."""
     spec = flaxnets.spec(name, **NETWORKS[name])
-    chosen = data.load("co2" if name == "transformer_encoder" else "digits")
+    chosen = data.load("co2" if name == "transformer" else "digits")
     chosen = data.fit(chosen, spec.examples(1), spec.targets(1))
     given = {"steps": STEPS, "batch_size": 8, "steps_per_dispatch": 1, **options}
     recipe = Recipe(**given).settled(spec, len(chosen.train_targets))
@@ -103,7 +104,7 @@ def held():
     """Bytes of the state on each device, and how many a device holds of the largest leaf."""
     found = {}
     for layout in ("data=4", "fsdp=4"):
-        running = engine("transformer_encoder", layout)
+        running = engine("transformer", layout)
         losses(running, 1)
         leaves = jax.tree.leaves(running.state()[0])
         largest = max(leaves, key=lambda leaf: leaf.size)

@@ -43,7 +43,7 @@ def seen():
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("name", ["lenet", "vae", "transformer_encoder"])
+@pytest.mark.parametrize("name", ["lenet", "vae", "transformer"])
 def test_layouts_agree(seen, name):
     """1, 2, 4 and 8 devices, with divided parameters or not: 50 losses agree to 1e-6.
 
@@ -57,7 +57,7 @@ def test_layouts_agree(seen, name):
         np.testing.assert_allclose(other, one, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lenet", "vae", "transformer_encoder"])
+@pytest.mark.parametrize("name", ["lenet", "vae", "transformer"])
 def test_layouts_are_one_function(seen, name):
     """With Adam, parts and an average, in float64, layouts differ by rounding alone."""
     one, *others = seen["semantics"][name].values()
