@@ -168,6 +168,8 @@ class Checkpoints:
         Raises:
             CheckpointError: this checkpoint cannot be written, or the one before could not.
         """
+        import orbax.checkpoint as ocp
+
         self.wait()
         leaves = named(arrays)
         numbers = [saved.number for saved in self._committed()]
@@ -183,8 +185,6 @@ class Checkpoints:
             },
         }
         self._saving = path, json.loads(json.dumps(record))  # as it will be read
-        import orbax.checkpoint as ocp
-
         assert self._checkpointer is not None, "it was opened for reading"
         with self._writing():
             self._checkpointer.save(path, args=ocp.args.PyTreeSave(leaves))
