@@ -310,7 +310,8 @@ def _flip(path, draw):
 
 
 def _truncate(path, draw):
-    os.truncate(path, draw.randrange(path.stat().st_size))
+    """At least half is cut off: nothing may refer to the last bytes of a file of data."""
+    os.truncate(path, draw.randrange(path.stat().st_size // 2))
 
 
 def _delete(path, draw):
