@@ -399,6 +399,12 @@ def hints(facts: Mapping[str, str]) -> list[str]:
             "torch's and XLA's threads spin against each other in one process: "
             "torch.set_num_threads(1) or OMP_NUM_THREADS=1"
         )
+    rounds = facts.get("platform") == "cpu" and facts.get("jaxlib", "")[:5] in ("0.11.", "0.12.")
+    if rounds and "ynn_fusion_type" not in facts.get("XLA_FLAGS", ""):
+        said.append(
+            "this jaxlib adds bfloat16 gradients of kernels up in bfloat16 on a CPU: "
+            "XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=-individual_dot"
+        )
     if facts.get("JAX_DISABLE_JIT", "0").lower() not in ("0", "false", "off", ""):
         said.append("JAX_DISABLE_JIT is set: nothing is compiled")
     return said

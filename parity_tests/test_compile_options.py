@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from flaxnets import compile_options
-from flaxnets.compile_options import OF_CONVOLUTIONS, OPTIMISED, UNOPTIMISED
+from flaxnets.compile_options import OF_BFLOAT16, OF_CONVOLUTIONS, OPTIMISED, UNOPTIMISED
 
 GONE = {"xla_no_such_option": 1, "xla_nor_this_one": False}
 
@@ -21,7 +21,7 @@ def _compiles(options):
     return True
 
 
-@pytest.mark.parametrize("options", [UNOPTIMISED, OF_CONVOLUTIONS, OPTIMISED, GONE])
+@pytest.mark.parametrize("options", [UNOPTIMISED, OF_CONVOLUTIONS, OPTIMISED, OF_BFLOAT16, GONE])
 def test_known(options):
     """Those that are known are those that compile."""
     taken = {name: value for name, value in options.items() if _compiles({name: value})}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from flaxnets import doctor
+from flaxnets import doctor, environment
 from flaxnets.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +129,7 @@ def test_process_that_dies(monkeypatch):
         monkeypatch,
         """
         import json, os, sys
-        from flaxnets import doctor
+        from flaxnets import doctor, environment
         print("noise")
         print(json.dumps({"platform": "cpu"}), flush=True)
         for index in range(int(sys.argv[1]), len(doctor.CANARIES)):
@@ -194,7 +195,7 @@ def test_without_torch():
                 if name.partition(".")[0] == "torch":
                     raise ModuleNotFoundError(name)
         sys.meta_path.insert(0, Block())
-        from flaxnets import doctor
+        from flaxnets import doctor, environment
         doctor.facts()
         states = {c.name: doctor.attempt(c).state for c in doctor.CANARIES[-2:]}
         assert states == {"random numbers": "ok", "DLPack both ways": "left out"}, states
@@ -212,6 +213,7 @@ def test_without_torch():
         ({"platform": "gpu", "torch CUDA": "none"}, "copied to the host"),
         ({"platform": "gpu", "torch CUDA": "13.0"}, "XLA_PYTHON_CLIENT_PREALLOCATE=false"),
         ({"platform": "cpu", "torch threads": "8"}, "torch.set_num_threads(1)"),
+        ({"platform": "cpu", "jaxlib": "0.12.0.1"}, "gradients of kernels up in bfloat16"),
         ({"JAX_DISABLE_JIT": "1"}, "nothing is compiled"),
     ],
 )
@@ -224,3 +226,28 @@ def test_hints(facts, hint):
 def test_no_hints():
     """A sound installation has nothing to say."""
     assert doctor.hints({"platform": "cpu", "GPU seen": "no", "torch threads": "1"}) == []
+
+
+def test_hint_of_bfloat16():
+    """It is given where it is true, and what it says mends it."""
+    code = """
+        import jax, jax.numpy as jnp, numpy as np
+        rng = np.random.Generator(np.random.Philox(0))
+        x, g = (jnp.array(rng.standard_normal((4, 128, 64)), jnp.bfloat16) for _ in range(2))
+        loss = lambda w, x, g: ((x @ w) * g).sum()
+        gradient = jax.jit(jax.grad(loss))(jnp.zeros((64, 64), x.dtype), x, g)
+        truth = np.einsum("bti,bto->io", np.float64(x), np.float64(g))
+        print(np.max(np.abs(np.float64(gradient) - truth)) / np.max(np.abs(truth)) / 2**-8)
+    """
+
+    def units(flags):
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        return float(result.stdout)
+
+    version = environment.version("jaxlib")
+    hints = doctor.hints({"platform": "cpu", "jaxlib": version})
+    assert (units("") > 2) == bool(hints)
+    for hint in hints:
+        assert units(hint.split("XLA_FLAGS=")[1]) < 2

@@ -18,7 +18,13 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from flaxnets import bridge, compile_options
 from flaxnets.bridge.convert import as_numpy
 from flaxnets.bridge.recording import recorded
-from flaxnets.compile_options import OF_CONVOLUTIONS, OPTIMISED, UNOPTIMISED
+from flaxnets.compile_options import (
+    OF_BFLOAT16,
+    OF_CONVOLUTIONS,
+    OPTIMISED,
+    UNOPTIMISED,
+    Options,
+)
 from flaxnets.data.drawn import draw
 from flaxnets.specs import Input
 from flaxnets.training.objective import apply
@@ -108,13 +114,13 @@ class Pair:
         other._draw(seed)
         return other
 
-    def compiled(self, name: str, function: Callable, optimised: bool = False) -> Callable:
+    def compiled(self, name: str, function: Callable, options: Options | None = None) -> Callable:
         """A function of the pair, jitted once under its name.
 
         Args:
             name: of the function.
             function: to be compiled where the name is new.
-            optimised: whether as users compile it.
+            options: of XLA's compiler on a CPU; by default what compiles soonest.
         """
         if name not in self._compiled:
             large = any(
@@ -122,10 +128,9 @@ class Pair:
                 for arrays in (self.weights.values(), self.values)
             )
             kernels = any(weight.ndim > 2 for weight in self.weights.values())
-            unoptimised = OF_CONVOLUTIONS if large and kernels else UNOPTIMISED
-            options = OPTIMISED if optimised else unoptimised
+            soonest = OF_CONVOLUTIONS if large and kernels else UNOPTIMISED
             on_cpu = jax.default_backend() == "cpu"
-            known = compile_options.known(options) if on_cpu else None
+            known = compile_options.known(options or soonest) if on_cpu else None
             self._compiled[name] = jax.jit(function, compiler_options=known)
         return self._compiled[name]
 
@@ -212,7 +217,8 @@ class Pair:
             name: jnp.asarray(np.moveaxis(x, 1, -1) if moved[name] else x, dtype)
             for name, x in zip(moved, self._cotangents(reference.outputs), strict=True)
         }
-        both = self.compiled(f"both {dtype}", run, optimised=dtype != "float64")
+        options = {"float32": OPTIMISED, "bfloat16": OF_BFLOAT16}.get(dtype)
+        both = self.compiled(f"both {dtype}", run, options)
         (of_params, of_real), outputs = both(params, real, rest, whole, cotangents)
         gradients = bridge.state_dict(model, of_params)
         for description, gradient in zip(self.inputs, of_real, strict=True):
