@@ -1,5 +1,7 @@
 """The pytest plugin in projects of their own: the manual's, a failing one, one without torch."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ("-p", "flaxnets.pytest_plugin")
+IN_PROCESS = ("-p", "no:faulthandler", "--assert=plain")
 PAGE = (ROOT / ".docs/manual/parity.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (EXAMPLE,) = (block for block in BLOCKS if "parity_check" in block)
@@ -24,8 +27,24 @@ sys.meta_path.insert(0, Block())
 
 
 @pytest.fixture
-def project(tmp_path):
-    """Run pytest in a folder with one test file; its exit code and what it printed."""
+def project(tmp_path, monkeypatch):
+    """Run pytest on a folder with one test file; its exit code and what it printed."""
+
+    def run(code, *options):
+        (tmp_path / "test_mine.py").write_text(code)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            found = pytest.main(["-q", "-s", "-W", "error", *IN_PROCESS, *options])
+        del sys.modules["test_mine"]
+        return found, said.getvalue()
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    """The same in a process of its own."""
 
     def run(code, *options, **variables):
         (tmp_path / "test_mine.py").write_text(code)
@@ -86,7 +105,7 @@ def test_left_out(project):
 
 
 @pytest.mark.parametrize("options", [(), PLUGIN], ids=["alone", "named as well"])
-def test_entry_point(project, tmp_path, options):
+def test_entry_point(process, tmp_path, options):
     """Installed as pyproject.toml says, it is there once, however often it is named."""
     declared = re.search(
         r"entry-points.pytest11\]\n\"(.*)\" = \"(.*)\"", (ROOT / "pyproject.toml").read_text()
@@ -96,16 +115,16 @@ def test_entry_point(project, tmp_path, options):
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: installed\nVersion: 0\n")
     (folder / "entry_points.txt").write_text(f"[pytest11]\n{declared[1]} = {declared[2]}\n")
-    code, out = project("def test(pytestconfig): pytestconfig.getoption('parity_checks')", *options)
+    code, out = process("def test(pytestconfig): pytestconfig.getoption('parity_checks')", *options)
     assert code == 0, out
 
 
-def test_light_and_without_torch(project):
+def test_light_and_without_torch(process):
     """A project that has nothing to do with it pays for neither framework."""
     light = "import sys\ndef test(): assert not {'jax', 'torch', 'numpy'} & set(sys.modules)"
-    code, out = project(light, *PLUGIN, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    code, out = process(light, *PLUGIN, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert code == 0, out
     needs = f"{BLOCK_TORCH}\ndef test(parity_check): pass\n"
-    code, out = project(needs, *PLUGIN, "-rs", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    code, out = process(needs, *PLUGIN, "-rs", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     assert code == 0, out
     assert "parity_check needs torch" in out

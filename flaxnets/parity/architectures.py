@@ -1,5 +1,6 @@
 """The checks on the library's own twins."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,10 +57,21 @@ def check_architecture(
     True
     """
     spec = specs.make(name, variant, **overrides)
-    graph = nnx.graphdef(nnx.eval_shape(lambda: flaxnets.build(spec)))
-    born = jax.jit(lambda key: nnx.state(flaxnets.build(spec, "flax", key)))
+
+    @functools.cache
+    def graph_and_program() -> tuple[Any, Any]:
+        graph = nnx.graphdef(nnx.eval_shape(lambda: flaxnets.build(spec)))
+        return graph, jax.jit(lambda key: nnx.state(flaxnets.build(spec, "flax", key)))
+
+    def build(seed: int) -> nnx.Module:
+        """The first as users build it, the many that `initialisation` pools by one program."""
+        if seed == 0:
+            return flaxnets.build(spec)
+        graph, born = graph_and_program()
+        return nnx.merge(graph, born(jax.random.key(seed)))
+
     return check(
-        lambda seed: nnx.merge(graph, born(jax.random.key(seed))),
+        build,
         lambda seed: flaxnets.build(spec, "torch", seed),
         spec.inputs(BATCH),
         checks,

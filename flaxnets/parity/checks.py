@@ -205,16 +205,18 @@ def compiled(subject: Subject) -> Finding:
 
     LLVM's optimisation is left out, which takes longest: `float32` and `bfloat16` judge it.
     """
-    model, inputs = subject.pair.flax_model(), subject.pair.flax_inputs()
+    pair = subject.pair
     with jax.disable_jit():
-        eager = {name: np.asarray(array) for name, array in named(model(*inputs)).items()}
-    found = [compare(eager, subject.pair.flax_outputs())]
+        outputs = named(pair.flax_model()(*pair.flax_inputs()))
+    theirs = pair.torch_result()
+    eager = pair.aligned({n: np.asarray(x) for n, x in outputs.items()}, theirs.outputs)
+    found = [compare(eager, pair.flax_result(theirs).outputs)]
 
-    step = training_step(subject.pair, subject.task, METHODS["adam"])
-    single, one_by_one = subject.pair.compiled("single step", step.pure), step.state
+    step = training_step(pair, subject.task, METHODS["adam"])
+    single, one_by_one = pair.compiled("single step", step.pure), step.state
     for number in range(STEPS):
         one_by_one, _ = single(one_by_one, arrays(subject.task.batches, number))
-    looped, _, _ = several(subject.pair, subject.task, step, "adam")(step.state, STEPS)
+    looped, _, _ = several(pair, subject.task, step, "adam")(step.state, STEPS)
     truth = _updates(step.state, one_by_one)
     found.append(compare(truth, _updates(step.state, looped), tolerances.SMALLEST))
     error, worst = max(found)

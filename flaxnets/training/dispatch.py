@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
-from flaxnets.training.step import TrainState, TrainStep, stack
+from flaxnets.training.step import TrainState, TrainStep, copied, stack
 
 ROUNDS = 5  # of the probe, each of which times every candidate
 TURN = 0.05  # seconds of one candidate in one round
@@ -89,7 +88,7 @@ def choose(step: TrainStep, batch: Any, measure: Measure = measure) -> Dispatch:
     >>> from flaxnets.training import Phase, optimizers
     >>> model = create("feedforward", variant="tiny")
     >>> step = TrainStep(model, Phase(classification.objective("probabilities"), optimizers.sgd()))
-    >>> choose(step, (jnp.ones((4, 7)), jnp.zeros(4, int))).steps in (1, 8, 32)
+    >>> choose(step, (np.ones((4, 7), np.float32), np.zeros(4, int))).steps in (1, 8, 32)
     True
     """
     if not may_scan(step, batch):  # unrolled steps gain too little for the time they compile
@@ -110,7 +109,7 @@ def agrees(step: TrainStep, batch: Any, dispatch: Dispatch) -> bool:
 
     XLA may fuse them otherwise; what is chosen by the clock must not change what a run computes.
     """
-    one_by_one, at_once = (jax.tree.map(jnp.copy, step.state) for _ in range(2))
+    one_by_one, at_once = (copied(step.state) for _ in range(2))
     for _ in range(dispatch.steps):
         one_by_one, _ = step(one_by_one, batch)
     at_once, _ = dispatch.of(step)(at_once, stack([batch] * dispatch.steps))
@@ -152,7 +151,7 @@ class _Run:
     def __init__(self, step: TrainStep, batch: Any, dispatch: Dispatch) -> None:
         self.call, self.steps = dispatch.of(step), dispatch.steps
         self.batch = batch if dispatch == SINGLE else stack([batch] * self.steps)
-        self.state = jax.tree.map(jnp.copy, step.state)
+        self.state = copied(step.state)
         self.dispatches = 1
         self.turn()  # compiles
         self.dispatches = max(1, int(TURN / (self.turn() * self.steps)))

@@ -10,7 +10,7 @@ from flax import nnx
 
 from flaxnets.training.dispatch import SINGLE, Dispatch
 from flaxnets.training.objective import together
-from flaxnets.training.step import TrainState, TrainStep, stack
+from flaxnets.training.step import TrainState, TrainStep, copied, stack
 
 
 class TrainingError(RuntimeError):
@@ -132,7 +132,7 @@ def fit(
                 f"the batches ended after step {number} of {steps}; give more"
             ) from None
 
-    trainer = Trainer(step, batch, state=jax.tree.map(jax.numpy.copy, step.state))
+    trainer = Trainer(step, batch, state=copied(step.state))
     trainer.advance(steps, on_step)
     return trainer.state
 

@@ -120,8 +120,12 @@ def _lines(run):
 
 
 def _step(run):
-    lines = _lines(run)
-    return lines[-1]["step"] if lines else 0
+    """Of the last whole line."""
+    try:
+        whole = (run / "metrics.jsonl").read_bytes().rpartition(b"\n")[0]
+    except FileNotFoundError:
+        return 0
+    return json.loads(whole.rpartition(b"\n")[2])["step"] if whole else 0
 
 
 def _checkpoints(run):
