@@ -14,6 +14,8 @@ from flaxnets import compile_options
 from parity_tests import fuzz
 from parity_tests.fuzz import ATTACKS
 
+collect_ignore = ["experiment/lives.py", "training/layouts.py"]  # programs of processes
+
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # What a test computes does not depend on what this user has compiled before.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")

@@ -285,7 +285,7 @@ def test_in_a_shell(place, attack):
     drawn = st.tuples(
         lines, st.sampled_from(streams), st.sampled_from(["utf-8", "ascii", "latin-1"])
     )
-    attack("command lines in a shell", drawn, check, _fewer(8))
+    attack("command lines in a shell", drawn, check, _fewer(6))
 
 
 def _hears(process: subprocess.Popen) -> bool:

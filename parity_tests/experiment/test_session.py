@@ -177,7 +177,7 @@ def _require_same(run, reference):
     ("words", "kills", "last"),
     [
         (MLP, 16, "checkpoints"),
-        (FLAX_VAE, 16, "model.safetensors"),
+        (FLAX_VAE, 12, "model.safetensors"),
         (TORCH_VAE, 8, "loss.png"),
     ],
     ids=["mlp flax", "vae flax", "vae torch"],
