@@ -362,8 +362,8 @@ def _slots(moments: Any) -> Iterator[tuple[str, list[jax.Array]]]:
     """The slots of an optimizer that hold an array for every parameter."""
     for state in jax.tree.leaves(moments, is_leaf=lambda x: hasattr(x, "step")):
         for slot, value in getattr(state, "_asdict", dict)().items():
-            if isinstance(value, list):
-                yield slot, value
+            if isinstance(value, nnx.State):
+                yield slot, jax.tree.leaves(value)
 
 
 def arrays(batches: Sequence[Any], number: int) -> Any:

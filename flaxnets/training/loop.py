@@ -74,9 +74,10 @@ class Trainer:
             stopping: asked before every dispatch whether to stop there.
 
         Raises:
-            TrainingError: a loss that is not finite; the step is named.
+            TrainingError: a loss that is not finite; the step is named, and the reason if the
+                objective has one, such as a label out of range.
         """
-        waiting: tuple[int, dict[str, jax.Array]] | None = None
+        waiting: tuple[int, list[Any], dict[str, jax.Array]] | None = None
         try:
             while self.taken < until and not stopping():
                 whole = self._dispatch.steps
@@ -88,12 +89,25 @@ class Trainer:
                 self.state, metrics = call(self.state, given)
                 before, waiting = waiting, None
                 if before:  # read one dispatch late, while the device works on the next
-                    _report(*before, on_step)
-                waiting = (self.taken, metrics)
+                    self._report(*before, on_step)
+                waiting = (self.taken, batches, metrics)
                 self.taken += len(batches)
         finally:  # steps that were taken are told of, even where the next batch cannot be read
             if waiting:
-                _report(*waiting, on_step)
+                self._report(*waiting, on_step)
+
+    def _report(
+        self, taken: int, batches: list[Any], metrics: dict[str, jax.Array], on_step: Heard
+    ) -> None:
+        """Tell of the steps after the first `taken`, which were one dispatch."""
+        values = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
+        for index, loss in enumerate(values["loss"]):
+            number = taken + index + 1
+            if not np.isfinite(loss):
+                reason = self._step.reason(self.state, batches[index])
+                remedy = f": {reason}" if reason else "; use a smaller learning rate"
+                raise TrainingError(f"the loss is {loss} at step {number}{remedy}")
+            on_step(number, {name: float(value[index]) for name, value in values.items()})
 
 
 def fit(
@@ -135,16 +149,6 @@ def fit(
     trainer = Trainer(step, batch, state=copied(step.state))
     trainer.advance(steps, on_step)
     return trainer.state
-
-
-def _report(taken: int, metrics: dict[str, jax.Array], on_step: Heard) -> None:
-    """Tell of the steps after the first `taken`, which were one dispatch."""
-    values = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
-    for index, loss in enumerate(values["loss"]):
-        number = taken + index + 1
-        if not np.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at step {number}; use a smaller learning rate")
-        on_step(number, {name: float(value[index]) for name, value in values.items()})
 
 
 class Predictor:

@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         params: the weights.
-        rest: running statistics.
+        rest: running statistics, and the model's own streams of random numbers.
         moments: of the optimizers, phase by phase.
         averages: of the weights, where the step keeps them.
         key: of all random numbers.
@@ -39,12 +39,17 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
+STREAMS = 2**31  # folded into a step's key for the streams that a model holds
+
+
 class Phase(NamedTuple):
     """One loss and the parameters that it moves.
 
     Attributes:
         objective: the loss, see `flaxnets.tasks`.
-        optimizer: any optax transformation; one that asks for a `value` gets the loss.
+        optimizer: any optax transformation. It is given an `nnx.State` of arrays, as
+            `nnx.Optimizer` gives it, so that labels and masks may look at paths such as
+            `head/kernel`; one that asks for a `value` gets the loss.
         part: the attribute of the model whose parameters are trained; "" for all of them.
 
     >>> from flaxnets.tasks import classification
@@ -65,7 +70,8 @@ class TrainStep:
             one, which is then born inside `jit`, on the devices of the mesh.
         *phases: what is minimised, in order; each sees the parameters that the one before it
             left, and the same random numbers.
-        seed: of the random numbers of dropout and sampling.
+        seed: of the random numbers of dropout and sampling, those that the model draws from
+            streams of its own (`nnx.Dropout(rate, rngs=rngs)`) among them.
         precision: what the model computes in; "bfloat16" leaves weights, statistics, moments
             and losses in float32.
         accumulate: how many equal parts a batch is cut into, whose gradients are averaged.
@@ -115,6 +121,9 @@ class TrainStep:
         paths, self._params_tree = jax.tree.flatten_with_path(params)
         self._paths = [tuple(entry.key for entry in path[:-1]) for path, _ in paths]
         self._rest_tree = jax.tree.structure(rest)
+        held = jax.tree.leaves(rest, is_leaf=lambda x: isinstance(x, nnx.Variable))
+        self._keys = [i for i, one in enumerate(held) if isinstance(one, nnx.RngKey)]
+        self._counts = [i for i, one in enumerate(held) if isinstance(one, nnx.RngCount)]
         self._chosen = [
             [i for i, path in enumerate(self._paths) if phase.part in ("", path[0])]
             for phase in phases
@@ -123,16 +132,18 @@ class TrainStep:
             if not chosen:
                 raise ValueError(f"part {phase.part!r} of the model has no parameters")
 
+        def first_moments(flat: list[Any]) -> list[Any]:
+            return [
+                phase.optimizer.init(self.tree([flat[i] for i in chosen], index))
+                for index, (phase, chosen) in enumerate(zip(phases, self._chosen, strict=True))
+            ]
+
         def begin(params: Any, rest: Any) -> TrainState:
             flat = jax.tree.leaves(params)
-            moments = [
-                phase.optimizer.init([flat[i] for i in chosen])
-                for phase, chosen in zip(phases, self._chosen, strict=True)
-            ]
             return TrainState(
                 params=tuple(flat),
-                rest=tuple(jax.tree.leaves(rest)),
-                moments=tuple(jax.tree.leaves(moments)),
+                rest=self._plain(rest),
+                moments=tuple(jax.tree.leaves(first_moments(flat))),
                 averages=() if ema is None else tuple(map(jnp.copy, flat)),
                 key=jax.random.key_data(jax.random.key(seed)),
                 step=jnp.zeros((), jnp.int32),
@@ -142,13 +153,7 @@ class TrainStep:
             return begin(*_split(_training_view(build()))[1:])
 
         self._moments_tree = jax.tree.structure(
-            jax.eval_shape(
-                lambda flat: [
-                    phase.optimizer.init([flat[i] for i in chosen])
-                    for phase, chosen in zip(phases, self._chosen, strict=True)
-                ],
-                jax.tree.leaves(params),
-            )
+            jax.eval_shape(first_moments, jax.tree.leaves(params))
         )
         if there:  # copied, since the state is donated and the model's own arrays must live on
             state = jax.jit(lambda *own: begin(*jax.tree.map(jnp.copy, own)))(params, rest)
@@ -187,18 +192,21 @@ class TrainStep:
         metrics: dict[str, jax.Array] = {}
         gradients: list[list[jax.Array]] = []
         for index, (phase, chosen) in enumerate(zip(self._phases, self._chosen, strict=True)):
-            own = [params[place] for place in chosen]
+            own = self.tree([params[place] for place in chosen], index)
             gradient = functools.partial(self._gradient, phase.objective, chosen, params)
             rest, grads, loss, figures = self._averaged(gradient, rest, batch, key)
             optimizer = optax.with_extra_args_support(phase.optimizer)
-            updates, moments[index] = optimizer.update(grads, moments[index], own, value=loss)
-            for place, value in zip(chosen, optax.apply_updates(own, updates), strict=True):
+            updates, moments[index] = optimizer.update(
+                self.tree(grads, index), moments[index], own, value=loss
+            )
+            after = jax.tree.leaves(optax.apply_updates(own, updates))
+            for place, value in zip(chosen, after, strict=True):
                 params[place] = value
             gradients.append(grads)
             losses.append(loss)
             metrics |= {f"{phase.part}_loss": loss} if phase.part else {}
             metrics |= figures
-        after = TrainState(
+        new = TrainState(
             tuple(params),
             rest,
             tuple(jax.tree.leaves(moments)),
@@ -206,7 +214,7 @@ class TrainStep:
             state.key,
             state.step + 1,
         )
-        return after, {"loss": sum(losses[1:], losses[0]), **metrics}, gradients
+        return new, {"loss": sum(losses[1:], losses[0]), **metrics}, gradients
 
     def _gradient(self, objective, chosen, params, rest, batch, key):
         """Statistics, gradients, loss and figures of one phase on a batch or a part of it."""
@@ -215,16 +223,39 @@ class TrainStep:
             whole = list(params)
             for place, value in zip(chosen, own, strict=True):
                 whole[place] = value
-            model = self._merge(self._gathered([self._narrow(value) for value in whole]), rest)
+            narrow = self._gathered([self._narrow(value) for value in whole])
+            model = self._merge(narrow, self._seeded(rest, key))
             loss, figures = objective(model, batch, nnx.Rngs(key))
-            found = jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
-            after = tuple(new.astype(old.dtype) for new, old in zip(found, rest, strict=True))
+            found = self._plain(nnx.state(model, nnx.Not(nnx.Param)))
+            streams = {*self._keys, *self._counts}  # which follow from seed and step
+            after = tuple(
+                old if index in streams else new.astype(old.dtype)
+                for index, (old, new) in enumerate(zip(rest, found, strict=True))
+            )
             return loss, (after, loss, figures)
 
         if self._remat:
             loss_of = jax.checkpoint(loss_of, policy=_is_costly)
         grads, (rest, loss, figures) = jax.grad(loss_of, has_aux=True)([params[i] for i in chosen])
         return rest, grads, loss, figures
+
+    def _seeded(self, rest, key):
+        """The model's own streams begin anew at every step, each with a key of its own."""
+        rest, key = list(rest), jax.random.fold_in(key, STREAMS)
+        for number, index in enumerate(self._keys):
+            own = jax.random.fold_in(key, number)
+            shape = rest[index].shape[:-1]  # of a stream that `nnx.vmap` split
+            rest[index] = jax.random.key_data(jax.random.split(own, shape) if shape else own)
+        for index in self._counts:
+            rest[index] = jnp.zeros_like(rest[index])
+        return rest
+
+    def _plain(self, rest) -> tuple[jax.Array, ...]:
+        """The leaves of a model's state, keys as their words."""
+        leaves = jax.tree.leaves(rest)
+        for index in self._keys:
+            leaves[index] = jax.random.key_data(leaves[index])
+        return tuple(leaves)
 
     def _narrow(self, value):
         real = jnp.issubdtype(value.dtype, jnp.floating)
@@ -300,6 +331,21 @@ class TrainStep:
         """The step compiled down to StableHLO for platforms that need not be here."""
         return jax.export.export(self._jitted, platforms=platforms)(self.state, batch)
 
+    def reason(self, state: TrainState, batch: Any) -> str | None:
+        """What an objective says against a batch outside of `jit`, where it can see its numbers.
+
+        Args:
+            state: of which shapes and dtypes count.
+            batch: as the step takes it, on one process.
+        """
+        batch = gather(*batch) if isinstance(batch, Rows) else jax.device_put(batch)
+        for phase in self._phases if jax.process_count() == 1 else ():
+            try:
+                phase.objective(self._merge(state.params, state.rest), batch, nnx.Rngs(0))
+            except ValueError as error:
+                return str(error)
+        return None
+
     def model(self, state: TrainState) -> nnx.Module:
         """A model with the weights, or their average, and statistics of a state, for evaluation."""
         chosen = state.averages or state.params, state.rest
@@ -326,7 +372,7 @@ class TrainStep:
             kept = tuple(jax.tree.leaves(_split(_training_view(average))[1]))
         after = TrainState(
             params=tuple(jax.tree.leaves(params)),
-            rest=tuple(jax.tree.leaves(rest)),
+            rest=self._plain(rest),
             moments=state.moments,
             averages=kept,
             key=state.key,
@@ -351,7 +397,7 @@ class TrainStep:
         )
 
     def moments(self, state: TrainState) -> list[Any]:
-        """The optimizer state of each phase, copied; its trees are lists of parameters."""
+        """The optimizer state of each phase, copied; its trees are states of the parameters."""
         return jax.tree.unflatten(self._moments_tree, copied(state.moments))
 
     def with_moments(self, state: TrainState, moments: list[Any]) -> TrainState:
@@ -377,6 +423,9 @@ class TrainStep:
         return jax.lax.scan(self.pure, state, batches, unroll=unroll)
 
     def _merge(self, params, rest) -> Any:
+        rest = list(rest)
+        for index in self._keys:
+            rest[index] = jax.random.wrap_key_data(rest[index])
         params = jax.tree.unflatten(self._params_tree, params)
         rest = jax.tree.unflatten(self._rest_tree, rest)
         return nnx.merge(self._graph, params, rest, copy=True)

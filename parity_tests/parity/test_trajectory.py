@@ -1,5 +1,6 @@
 """Training side by side: every optimizer, clipping and schedule, and a step that goes wrong."""
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_steps_are_not_one(monkeypatch):
     def faulty(grads, state, params=None, **more):
         updates, after = late(grads, state, params)
         scale = 1 + 1e-6 * (after.step == STEPS)
-        return [update * scale for update in updates], after
+        return jax.tree.map(lambda update: update * scale, updates), after
 
     monkeypatch.setattr(
         parity.trajectory.Method, "flax", lambda self: plain._replace(update=faulty)

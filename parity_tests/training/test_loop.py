@@ -8,7 +8,8 @@ import flaxnets
 from flaxnets import bridge, data, training
 from flaxnets.tasks import classification
 from flaxnets.training import Phase, TrainStep, optimizers
-from flaxnets.training.loop import TrainingError
+from flaxnets.training.dispatch import Dispatch
+from flaxnets.training.loop import Trainer, TrainingError
 from torch_ref.arrays import tensors
 from torch_ref.tasks import classification as torch_classification
 from torch_ref.training import loop as torch_loop
@@ -74,6 +75,18 @@ def test_not_finite(run):
     batch = np.full((4, 7), np.inf, np.float32), np.zeros(4, np.int32)
     with pytest.raises((TrainingError, torch_loop.TrainingError), match=r"loss is nan at step 1"):
         run(batch, 2)
+
+
+@pytest.mark.parametrize("dispatch", [Dispatch(1, "single"), Dispatch(3, "scan")])
+def test_label_out_of_range(dispatch):
+    """The label is named that makes the loss NaN, not the learning rate."""
+    model = flaxnets.create("feedforward", variant="logits")
+    step = TrainStep(model, Phase(classification.objective(), optimizers.adam()))
+    labels = np.array([[0, 1], [2, 12], [1, 1]], np.int32)
+    images = np.ones((2, 100), np.float32)
+    trainer = Trainer(step, lambda number: (images, labels[number]), dispatch)
+    with pytest.raises(TrainingError, match=r"nan at step 2: target holds 12; use 0 to 9"):
+        trainer.advance(3)
 
 
 @pytest.mark.parametrize("run", [_explode, _explode_torch])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from flax import nnx
@@ -13,7 +14,8 @@ from flaxnets import bridge, tasks
 from flaxnets.data import drawn
 from flaxnets.tasks import classification
 from flaxnets.training import Phase, TrainStep, optimizers
-from flaxnets.training.step import _is_costly
+from flaxnets.training.checkpoints import Checkpoints
+from flaxnets.training.step import STREAMS, _is_costly
 
 BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
 
@@ -43,6 +45,53 @@ def test_agrees_with_nnx_optimizer():
         tutorial_step(model, optimizer)
     for name, value in bridge.state_dict(step.model(state)).items():
         np.testing.assert_allclose(value, bridge.state_dict(model)[name], rtol=1e-5, atol=1e-7)
+
+
+def _labels(params):
+    """As Flax' own guides label parameters: by their paths."""
+    return nnx.map_state(lambda path, _: "train" if "linear2" in path else "freeze", params)
+
+
+def _kernels(params):
+    return nnx.map_state(lambda path, _: path[-1] == "kernel", params)
+
+
+BY_PATH = {
+    "labels": optax.multi_transform(
+        {"train": optax.adam(0.1), "freeze": optax.set_to_zero()}, _labels
+    ),
+    "mask of decay": optax.adamw(0.1, weight_decay=0.5, mask=_kernels),
+    "masked": optax.chain(optax.sgd(0.1), optax.masked(optax.scale(0.0), _kernels)),
+}
+
+
+@pytest.mark.parametrize("name", BY_PATH)
+def test_paths(name):
+    """A transformation that looks at paths does what it does in `nnx.Optimizer`."""
+    model, _ = _step()
+    before = bridge.state_dict(model)
+    step = TrainStep(model, Phase(classification.objective(), BY_PATH[name]))
+    state = step.state
+    for _ in range(3):
+        state, _ = step(state, BATCH)
+    after = bridge.state_dict(step.model(state))
+
+    optimizer = nnx.Optimizer(model, BY_PATH[name], wrt=nnx.Param)
+    for _ in range(3):
+        grads = nnx.grad(lambda model: classification.objective()(model, BATCH, None)[0])(model)
+        optimizer.update(model, grads)
+    for key, value in bridge.state_dict(model).items():
+        np.testing.assert_allclose(after[key], value, rtol=1e-5, atol=1e-7)
+
+    moved = {key for key, value in before.items() if (after[key] != value).any()}
+    assert (
+        moved
+        == {
+            "labels": {"linear2.weight", "linear2.bias"},
+            "mask of decay": before.keys(),
+            "masked": {"linear1.bias", "linear2.bias"},
+        }[name]
+    )
 
 
 def test_state_is_donated_and_the_model_is_not():
@@ -113,6 +162,60 @@ def _wide(name, variant="tiny", optimizer=None, **options):
     ]
     batch = jax.tree.map(lambda x: real(jnp.asarray(x)), drawn.batch(spec, 8, 0))
     return TrainStep(nnx.merge(graph, jax.tree.map(real, state)), *phases, **options), batch
+
+
+class Dropping(nnx.Module):
+    """Holds its own random numbers, as the layers of Flax' guides do."""
+
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(7, 3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(self.dropout(x))
+
+
+def _first_losses(seed, count=2, **options):
+    phase = Phase(classification.objective(), optax.sgd(0.0))
+    step = TrainStep(Dropping(nnx.Rngs(0)), phase, seed=seed, **options)
+    state, losses = step.state, []
+    for _ in range(count):
+        state, metrics = step(state, BATCH)
+        losses.append(float(metrics["loss"]))
+    return losses
+
+
+def test_streams_of_the_model_follow_seed_and_step():
+    """What a model draws by itself is drawn from the step's seed, anew at every step and part."""
+    first, second = _first_losses(0)
+    assert first != second
+    assert [first, second] == _first_losses(0)
+    assert {first, second}.isdisjoint(_first_losses(1))
+    halves = _first_losses(0, accumulate=2)
+    assert {first, second}.isdisjoint(halves)
+
+    model = nnx.view(Dropping(nnx.Rngs(0)), deterministic=False)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), STREAMS)
+    streams = nnx.state(model, nnx.RngKey)
+    keys = [jax.random.fold_in(key, number) for number in range(len(jax.tree.leaves(streams)))]
+    nnx.update(model, jax.tree.unflatten(jax.tree.structure(streams), keys))
+    nnx.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.RngCount)))
+    loss, _ = classification.objective()(model, BATCH, None)
+    np.testing.assert_allclose(loss, first, rtol=1e-6)
+
+
+def test_streams_are_saved(tmp_path):
+    """A checkpoint holds the streams of a model, and its run goes on as it was."""
+    step = TrainStep(Dropping(nnx.Rngs(0)), Phase(classification.objective(), optax.sgd(0.1)))
+    state, _ = step(step.state, BATCH)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        found = checkpoints.restore(state)
+    (after, one), (again, other) = step(state, BATCH), step(found.arrays, BATCH)
+    assert float(one["loss"]) == float(other["loss"])
+    for left, right in zip(jax.tree.leaves(after), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert step.model(after).dropout.rngs.key[...].dtype == jax.random.key(0).dtype
 
 
 def test_accumulation():

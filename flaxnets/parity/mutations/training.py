@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -24,13 +25,13 @@ def _decoupled(**options):
 
 
 def _norm(grads):
-    return jnp.sqrt(sum(jnp.sum(grad**2) for grad in grads))
+    return jnp.sqrt(sum(jnp.sum(grad**2) for grad in jax.tree.leaves(grads)))
 
 
 def _clip(share):
     def clip_grad_norm(max_norm):
         def clip(grads, params=None):
-            return [grad * share(max_norm, _norm(grads)) for grad in grads]
+            return jax.tree.map(lambda grad: grad * share(max_norm, _norm(grads)), grads)
 
         return optax.stateless(clip)
 
