@@ -1,5 +1,7 @@
 """The neutral form of an NNX model and its optax states; see `flaxnets.swap.handover`."""
 
+import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +16,13 @@ from flaxnets.bridge.convert import weight_findings
 from flaxnets.bridge.optimizer import (
     _counts,
     _held,
+    _is_held,
     _settled,
     optimizer_slots,
     parameter_names,
     steps_taken,
 )
+from flaxnets.edge.message import printable
 from flaxnets.swap.handover import (
     COMPUTED,
     Handover,
@@ -35,8 +39,12 @@ from flaxnets.swap.handover import (
     rates_of,
     step_findings,
 )
+from flaxnets.training import optimizers
 from flaxnets.training.schedules import PlateauState
 from flaxnets.training.update_rules import AdamState, SGDState
+
+SMALL = 1e-3  # the norm of gradients that are tried
+SAME_RULE = 2e-4  # of the largest update; optax computes 1 - 0.999**t in float32
 
 # Of optax's own optimizers those that compute what torch's compute.
 OPTAX = (optax.ScaleByAdamState, optax.TraceState, optax.ScaleByScheduleState)
@@ -116,12 +124,21 @@ def restore(
             findings.append(str(error))
             continue
         names = [_join(part, name) for name in parameter_names(own)]
-        findings += _group_findings(json_of(_numbers(options.get(part) or {}, 0)), told, names)
+        given = _numbers(options.get(part) or {}, 0)
+        findings += _group_findings(json_of(given), told, names)
+        shown = _injected(state)
+        if shown and told.groups:
+            findings += option_findings(shown, told.groups[0], COMPUTED)
         wrong += _plateau_findings(state, told)
         if not wrong:
             ready, wrong = _loaded(own, names, state, told)
         if not wrong:
             after[part] = _renamed(before, ready)
+            if isinstance(states[part], nnx.Optimizer) and not findings:
+                loaded = nnx.clone(model)
+                bridge.load_state_dict(loaded, found.weights)
+                params = nnx.state(_part(loaded, part), nnx.Param)
+                wrong = _rule_findings(states[part].tx, after[part], ready, params, told)
         findings += wrong
     raise_for(findings)
     step = jnp.uint32(found.step)
@@ -132,6 +149,34 @@ def restore(
             given.step.set_value(step)
             after[part] = given
     return after
+
+
+def unseen(
+    states: Mapping[str, Any], found: Handover, options: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Of optimizers whose hyper-parameters cannot be compared, what these have to be.
+
+    Args:
+        states: as in `restore`.
+        found: the neutral form.
+        options: as in `restore`.
+    """
+    said = []
+    for part in states.keys() & found.optimizers.keys():
+        (group, *_) = found.optimizers[part].groups or [{}]
+        shown = options.get(part) or _injected(states[part])
+        if "lr" in group and not shown and not isinstance(states[part], nnx.Optimizer):
+            wanted = ", ".join(
+                f"{name} {printable(value)}"
+                for name, value in sorted(group.items())
+                if name not in ("names", *COMPUTED)
+            )
+            where = f" of {part}" if part else ""
+            said.append(
+                f"the optax state{where} does not show its hyper-parameters, which have to be "
+                f"{wanted}; give an nnx.Optimizer, or options"
+            )
+    return said
 
 
 def _group_findings(
@@ -153,6 +198,117 @@ def _group_findings(
         *(f"the {len(told.groups)} param_groups differ in {name}" for name in differ),
         *(f"unexpected {name} in param_groups" for name in strangers),
     ]
+
+
+def _injected(state: Any) -> dict[str, Any]:
+    """Hyper-parameters that `optax.inject_hyperparams` keeps in a state, by torch's names."""
+
+    def has_them(node: Any) -> bool:
+        return "hyperparams" in getattr(node, "_fields", ())
+
+    found = [x for x in jax.tree.leaves(state, is_leaf=has_them) if has_them(x)]
+    shown: dict[str, Any] = {}
+    for node in found:
+        for name, value in node.hyperparams.items():
+            array = np.asarray(value)  # 0.01 in float32 is 0.01, not 0.00999999977
+            shown[name] = float(str(array)) if array.dtype.kind == "f" else array.item()
+    betas = (shown.pop("b1", None), shown.pop("b2", None))
+    rate = {"lr": shown.pop("learning_rate")} if "learning_rate" in shown else {}
+    return shown | rate | ({} if None in betas else {"betas": betas})
+
+
+def _rule_findings(
+    tx: optax.GradientTransformation, state: Any, named: Any, params: Any, told: OptimizerState
+) -> list[str]:
+    """Hyper-parameters that differ, which an optax transformation shows by its steps alone.
+
+    Two steps of it are compared with two of the rule that the handover names.
+
+    Args:
+        tx: what goes on.
+        state: of `tx`.
+        named: the same with torch's names.
+        params: that it moves, as an `nnx.State`.
+        told: the handover.
+    """
+    make = optimizers.BY_NAME.get(told.name)
+    group = told.groups[0] if told.groups else {}
+    if make is None or told.plateau is not None:
+        return []
+    defaults = {n: x.default for n, x in inspect.signature(make).parameters.items()}
+    if not group.keys() >= defaults.keys():  # as a script of Flax may leave some out
+        return []
+    known = {name: group[name] for name in sorted(defaults)}
+    said = ", ".join(f"{name} {printable(value)}" for name, value in known.items())
+    if any(not _is_like(value, defaults[name]) for name, value in known.items()):
+        return [f"{said} are no hyper-parameters of {told.name}"]
+    try:
+        rule = make(**{n: tuple(x) if isinstance(x, list) else x for n, x in known.items()})
+    except ValueError as error:
+        return [str(error)]
+    with jax.enable_x64(True):
+        state, held, params = map(_wide, (state, _held(named), params))
+        begun = jax.tree.map(
+            lambda node: held if _is_held(node) else node, rule.init(params), is_leaf=_is_held
+        )
+        wanted, taken = _steps(rule, begun, params), _steps(tx, state, params)
+    (one, then), (other, later) = map(_flat, wanted), map(_flat, taken)
+    # A schedule changes the rate of the second step, which is a factor of all of it.
+    with np.errstate(all="ignore"):
+        factor = np.vdot(then, later) / max(np.vdot(then, then), np.finfo(np.float64).tiny)
+        pairs = ((one, other), (factor * then, later))
+        same = all(np.max(np.abs(x - y)) <= SAME_RULE * np.max(np.abs(x)) for x, y in pairs)
+    if same:
+        return []
+    return [f"the optimizer takes other steps than {told.name} with {said}"]
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a hyper-parameter from a file is of the kind of a default: a flag or numbers."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, tuple):
+        return (
+            isinstance(value, list)
+            and len(value) == len(default)
+            and all(map(_is_like, value, default))
+        )
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
+
+
+def _wide(tree: Any) -> Any:
+    """Arrays without their `nnx.Variable`s, real ones in float64."""
+
+    def wide(x: Any) -> Any:
+        return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(wide, nnx.as_pure(tree))
+
+
+def _flat(arrays: list[Any]) -> np.ndarray:
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
+def _steps(tx: optax.GradientTransformation, state: Any, params: Any) -> list[list[Any]]:
+    """Two updates by gradients so small that no clipping changes them."""
+    rng = np.random.default_rng(0)
+    size = sum(x.size for x in jax.tree.leaves(params))
+    gradients = [
+        jax.tree.map(lambda x: rng.standard_normal(x.shape) * (SMALL / size**0.5), params)
+        for _ in range(2)
+    ]
+
+    def run(state: Any, params: Any, gradients: Any) -> list[list[Any]]:
+        found = []
+        for grads in gradients:
+            update, state = optax.with_extra_args_support(tx).update(
+                grads, state, params, value=1.0
+            )
+            found.append(jax.tree.leaves(update))
+        return found
+
+    return jax.jit(run)(state, params, gradients)
 
 
 def _plateau_findings(state: Any, told: OptimizerState) -> list[str]:

@@ -1,6 +1,7 @@
 """Training scripts, which one backend begins and the other goes on with."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,9 @@ def load_handover(
         model: as in `save_handover`, of the same architecture and dtype.
         optimizer: as in `save_handover`, of the same kind.
         scheduler: of torch's optimizer, made for it and not yet advanced.
-        options: of Flax, what the optimizer was made with.
+        options: of Flax, what the optimizer was made with. The hyper-parameters of an
+            `nnx.Optimizer` are seen by its steps, those of `optax.inject_hyperparams` are in the
+            state; of another optax state they are not known, which a warning says.
 
     Raises:
         HandoverError: a folder that is none, or with every name, shape, dtype, kind and
@@ -130,6 +133,9 @@ def load_handover(
         after = side.restore(model, _by_part(optimizer), found, about)
     except bridge.BridgeError as error:
         raise HandoverError(f"{folder}: {error}") from None
+    if hasattr(side, "unseen"):  # torch's optimizers show all that they were made with
+        for line in side.unseen(_by_part(optimizer), found, about):
+            warnings.warn(f"{folder}: {line}", stacklevel=2)
     return Resumed(
         step=found.step,
         seed=found.seed,

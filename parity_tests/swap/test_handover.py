@@ -111,8 +111,14 @@ class FlaxScript:
         swap.save_handover(folder, self.model, self.state, step=self.step, seed=SEED)
 
     def load(self, folder):
-        found = swap.load_handover(folder, self.model, self.state)
-        self.step, self.state = found.step, found.optimizer
+        with jax.enable_x64(True):
+            optimizer = nnx.Optimizer(self.model, self._optimizer, wrt=nnx.Param)
+            found = swap.load_handover(folder, self.model, optimizer)
+        leaves = jax.tree.leaves(found.optimizer.opt_state)
+        self.step, self.state = (
+            found.step,
+            jax.tree.unflatten(jax.tree.structure(self.state), leaves),
+        )
         assert found.seed == SEED
 
     def weights(self):

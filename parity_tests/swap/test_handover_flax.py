@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx
 
 import flaxnets
-from flaxnets import bridge
+from flaxnets import bridge, swap
 from flaxnets.swap import handover_flax
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
-from flaxnets.training import optimizers, schedules
+from flaxnets.training import clipping, optimizers, schedules
 
 
 def _model(seed=0):
@@ -113,6 +114,75 @@ def test_options():
     handover_flax.restore(model, {"": state}, found, {"": {"lr": 0.3, "eps": 1e-4}})
     with pytest.raises(HandoverError, match=r"does not fit: eps is 1e-08, not 0\.0001"):
         handover_flax.restore(model, {"": state}, found, {"": {"eps": 1e-8}})
+
+
+def _adamw(**changed):
+    """A torch AdamW in the middle of its steps, and a handover of it with its model."""
+    theirs = flaxnets.create("feedforward", "torch", "tiny")
+    options = {"lr": 0.01, "weight_decay": 0.01, **changed}
+    optimizer = torch.optim.AdamW(theirs.parameters(), **options)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        for parameter in theirs.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    return theirs, optimizer
+
+
+SCHEDULE = optax.piecewise_constant_schedule(0.1, {2: 0.1})  # 0.01 after three steps
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "same"),
+    [
+        (optimizers.adamw(0.01), True),
+        (optimizers.adam(0.01, weight_decay=0.01, decoupled_weight_decay=True), True),
+        (optimizers.adamw(SCHEDULE), True),
+        (optax.chain(clipping.clip_grad_norm(1.0), optimizers.adamw(0.01)), True),
+        (optax.adamw(0.01, weight_decay=0.01), True),
+        (optimizers.adamw(10.0), False),
+        (optimizers.adamw(0.01, weight_decay=0.5), False),
+        (optimizers.adamw(0.01, betas=(0.8, 0.999)), False),
+        (optimizers.adamw(0.01, eps=1e-3), False),
+        (optax.adamw(5.0), False),
+        (optax.adamw(0.01, weight_decay=0.01, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+         False),
+        (optimizers.adam(1e-2), False),
+    ],
+)  # fmt: skip
+def test_hyper_parameters(tmp_path, optimizer, same):
+    """Those of an optax transformation show in its steps; others are refused, nothing changes."""
+    swap.save_handover(tmp_path / "handover", *_adamw(), step=3)
+    model = _model()
+    ours = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+    before = jax.tree.map(np.asarray, (nnx.state(model), nnx.state(ours)))
+    if same:
+        assert swap.load_handover(tmp_path / "handover", model, ours).step == 3
+        return
+    message = r"takes other steps than adamw with .*lr 0\.01, .*weight_decay 0\.01"
+    with pytest.raises(HandoverError, match=message):
+        swap.load_handover(tmp_path / "handover", model, ours)
+    after = nnx.state(model), nnx.state(ours)
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_hyper_parameters_of_a_state(tmp_path):
+    """A state shows those that optax injects; of another one it is said that they are not seen."""
+    swap.save_handover(tmp_path / "handover", *_adamw(), step=3)
+    model = _model()
+    params = nnx.state(model, nnx.Param)
+    injected = optax.inject_hyperparams(optax.adamw)
+    swap.load_handover(tmp_path / "handover", model, injected(0.01, weight_decay=0.01).init(params))
+    for wrong, message in (
+        (injected(10.0, weight_decay=0.01), "lr is 10.0, not 0.01"),
+        (injected(0.01, weight_decay=0.5), "weight_decay is 0.5, not 0.01"),
+        (injected(0.01, b1=0.8, weight_decay=0.01), r"betas is \[0.8, 0.999\], not \[0.9, 0.999\]"),
+    ):
+        with pytest.raises(HandoverError, match=message):
+            swap.load_handover(tmp_path / "handover", model, wrong.init(params))
+    with pytest.warns(UserWarning, match=r"does not show .* weight_decay 0\.01"):
+        swap.load_handover(tmp_path / "handover", model, optax.adamw(0.01).init(params))
 
 
 def test_groups():
