@@ -138,6 +138,10 @@ class Train(Generic[SpecT]):
             console.print(f"{name.replace('_', ' ')} {shown}", highlight=False)
         for example in outcome.examples:
             console.print(f"  {example}", highlight=False, markup=False)
+        if outcome.step < len(outcome.losses):
+            steps = len(outcome.losses)
+            best = f"these are the best weights, after step {outcome.step} of {steps}"
+            console.print(best, highlight=False)
         console.print(f"wrote {outcome.out}", highlight=False)
         return 0
 

@@ -122,6 +122,14 @@ def test_handover(run, tmp_path):
     assert not (tmp_path / "D").exists()
 
 
+def test_best_weights(run):
+    """A run that ends with earlier weights says so beside their figures."""
+    command = "train mlp --in-features 64 --data digits --steps 40 --lr 1e-9 --out r"
+    code, out, _ = run(*command.split(), "--eval-every", "5", "--patience", "2")
+    assert code == 0
+    assert "these are the best weights, after step 5 of 15" in out
+
+
 def test_bench_writes_its_files(run, tmp_path, monkeypatch):
     """Rows of contenders that ran and of one that could not, as a table, JSON and a page."""
     monkeypatch.setattr(case, "SIZES", {"feedforward": ("tiny", 4)})

@@ -53,12 +53,14 @@ class _Metrics:
         training: the value of every step, by step.
         evaluation: those of the evaluations between.
         final: the last figures.
+        chosen: the step after which the weights are those of the last figures.
         seconds: since the run or its last resumption began, by step.
     """
 
     training: dict[str, dict[int, float]] = field(default_factory=dict)
     evaluation: dict[str, dict[int, float]] = field(default_factory=dict)
     final: dict[str, float] = field(default_factory=dict)
+    chosen: int | None = None
     seconds: dict[int, float] = field(default_factory=dict)
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -70,6 +72,7 @@ class _Metrics:
             number = float(value)
             if name.startswith("test_"):
                 self.final[name.removeprefix("test_")] = number
+                self.chosen = step
             elif name.startswith("eval_"):
                 self.evaluation.setdefault(name.removeprefix("eval_"), {})[step] = number
             elif name not in BESIDE:
@@ -127,7 +130,7 @@ def page(folder: Path) -> str:
     body = [
         f'<p class="lead">{html.escape(_summary(metrics, run))}</p>',
         f"<p>{damaged}</p>" if measured.damaged else "",
-        _figures(metrics.final),
+        _figures(metrics),
         "<h2>Curves</h2>",
         _curves(metrics, run.resumed, dict(run.backends)),
         _pictures(folder),
@@ -161,8 +164,9 @@ def _summary(metrics: _Metrics, run: run_folder.Told) -> str:
     return ", ".join(said) + "."
 
 
-def _figures(final: Mapping[str, float]) -> str:
-    """The final figures, each beside what a trivial guess reaches."""
+def _figures(metrics: _Metrics) -> str:
+    """The final figures, each beside what a trivial guess reaches, and whose weights' they are."""
+    final = metrics.final
     if not final:
         return ""
     rows = []
@@ -179,7 +183,13 @@ def _figures(final: Mapping[str, float]) -> str:
     if all(guess == "-" for _, _, guess in rows):
         rows = [row[:2] for row in rows]
     head = ["on test examples", "the network", "a trivial guess"]
-    return f"<h2>Figures</h2>{table(head[: len(rows[0])], rows)}"
+    shown = f"<h2>Figures</h2>{table(head[: len(rows[0])], rows)}"
+    if metrics.chosen in (None, metrics.steps):
+        return shown
+    return (
+        f"{shown}<p>Figures and weights are those after step {metrics.chosen} of "
+        f"{metrics.steps}, where the evaluation was best.</p>"
+    )
 
 
 def _figure(name: str, value: float) -> str:

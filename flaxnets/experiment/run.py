@@ -41,12 +41,15 @@ class Outcome(Evaluation):
 
     Attributes:
         losses: one a step.
+        step: after which the weights are those of the figures: the last, or that of the best
+            evaluation on the way.
         inputs: of the test, as the network eats them.
         targets: of these.
         out: the folder with the run's files.
     """
 
     losses: list[float]
+    step: int
     inputs: Any
     targets: np.ndarray
     out: Path
@@ -123,6 +126,7 @@ def train(spec: specs.Spec, recipe: Recipe, out: Path, place: Place | None = Non
     outcome = Outcome(
         **vars(found),
         losses=run.losses,
+        step=engine.taken,
         inputs=whole.test_inputs,
         targets=whole.test_targets,
         out=out,

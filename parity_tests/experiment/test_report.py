@@ -63,6 +63,16 @@ def _write(folder, lines):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def test_best_weights(folder):
+    """Figures of the best weights are told apart from those of the last step."""
+    assert "Figures and weights are those" not in report.page(folder)
+    *lines, last = _lines()
+    _write(folder, [*lines, {**last, "step": 30}])
+    page = report.page(folder)
+    assert "<p>Figures and weights are those after step 30 of 40, where the" in page
+    assert "40 steps" in page
+
+
 def test_in_a_browser(folder, browse):
     """The page complains of nothing, its pictures load, its curves have a size."""
     script = """

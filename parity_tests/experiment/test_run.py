@@ -228,6 +228,7 @@ def test_early_stopping(tmp_path, undrawn):
     recipe = Recipe(data="digits", steps=40, lr=1e-9, eval_every=5, patience=2, batch_size=32)
     outcome = train(SPEC, recipe, tmp_path / "run")
     assert len(outcome.losses) == 15  # the first figure, and two that are no better
+    assert outcome.step == 5
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "eval_accuracy" in line] == [5, 10, 15]
     assert lines[-1]["step"] == 5
