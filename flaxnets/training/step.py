@@ -82,7 +82,10 @@ class TrainStep:
         mesh: the devices, see `flaxnets.training.mesh`; None for the default device.
 
     Raises:
-        ValueError: no phase, or one whose part has no parameters.
+        TypeError: something else in place of a phase or of its optax transformation.
+        ValueError: no phase, one whose part has no parameters, a mesh of other axes; when it is
+            called, an objective that does not return a scalar loss and scalar metrics, a batch
+            that does not divide, a state that an earlier step has taken.
 
     Attributes:
         state: the `TrainState` to begin with.
@@ -111,6 +114,17 @@ class TrainStep:
     ) -> None:
         if not phases:
             raise ValueError("a step without a phase; give one Phase or more")
+        for phase in phases:
+            if not isinstance(phase, Phase):
+                raise TypeError(
+                    f"a {type(phase).__name__} is no Phase; use Phase(objective, optax)"
+                )
+            if isinstance(phase.optimizer, nnx.Optimizer):
+                raise TypeError(
+                    "a Phase with an nnx.Optimizer; give the optax transformation, its tx"
+                )
+        if mesh is not None and set(mesh.axis_names) != {"data", "fsdp"}:
+            raise ValueError(f"a mesh with axes {mesh.axis_names}; use flaxnets.training.mesh.make")
         self._phases, self._precision, self._accumulate = phases, precision, accumulate
         self._ema, self._remat, self._mesh = ema, remat, mesh
         there = isinstance(model, nnx.Module)
@@ -130,7 +144,8 @@ class TrainStep:
         ]
         for phase, chosen in zip(phases, self._chosen, strict=True):
             if not chosen:
-                raise ValueError(f"part {phase.part!r} of the model has no parameters")
+                parts = ", ".join(sorted({str(path[0]) for path in self._paths})) or "none"
+                raise ValueError(f"no part {phase.part!r} with parameters; the model has {parts}")
 
         def first_moments(flat: list[Any]) -> list[Any]:
             return [
@@ -225,7 +240,7 @@ class TrainStep:
                 whole[place] = value
             narrow = self._gathered([self._narrow(value) for value in whole])
             model = self._merge(narrow, self._seeded(rest, key))
-            loss, figures = objective(model, batch, nnx.Rngs(key))
+            loss, figures = _checked(objective(model, batch, nnx.Rngs(key)))
             found = self._plain(nnx.state(model, nnx.Not(nnx.Param)))
             streams = {*self._keys, *self._counts}  # which follow from seed and step
             after = tuple(
@@ -272,6 +287,9 @@ class TrainStep:
         count = self._accumulate
         if count == 1:
             return gradient(rest, batch, key)
+        for leaf in jax.tree.leaves(batch):
+            if leaf.shape[0] % count:
+                raise ValueError(f"a batch of {leaf.shape[0]} is not cut into {count} equal parts")
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         if self._mesh:  # all devices share each part
             parts = jax.lax.with_sharding_constraint(parts, of_batch(self._mesh, several=True))
@@ -299,7 +317,12 @@ class TrainStep:
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
-        return self._jitted(state, batch)
+        try:
+            return self._jitted(state, batch)
+        except (RuntimeError, ValueError) as error:
+            if "deleted" not in str(error):
+                raise
+        raise ValueError("the state is deleted: a step took it; go on with what that returned")
 
     def many(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """As many steps in one dispatch as there are batches in a `stack`."""
@@ -450,6 +473,22 @@ def stack(batches: Sequence[Any]) -> Any:
     if isinstance(batches[0], Rows):
         return Rows(batches[0].arrays, np.stack([batch.indices for batch in batches]))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _checked(found: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A scalar loss and scalar metrics by name, which is what an objective returns."""
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+        got = (
+            f"a {type(found).__name__}" if not isinstance(found, tuple) else f"{len(found)} values"
+        )
+        raise ValueError(
+            f"an objective returned {got}; return loss, metrics (a dict, even if empty)"
+        )
+    loss, metrics = found
+    for name, value in {"the loss": loss, **metrics}.items():
+        if jnp.shape(value) != ():
+            raise ValueError(f"{name} of an objective has shape {jnp.shape(value)}; use a scalar")
+    return loss, metrics
 
 
 def _is_costly(primitive: Any, *_: Any, **__: Any) -> bool:

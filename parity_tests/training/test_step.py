@@ -94,13 +94,48 @@ def test_paths(name):
     )
 
 
+def _objective(returned):
+    return lambda model, batch, rngs: returned(model(batch[0]).mean())
+
+
+MODEL = flaxnets.create("feedforward", variant="tiny", softmax=False)
+OBJECTIVE, SGD = classification.objective(), optax.sgd(0.1)
+
+
+@pytest.mark.parametrize(
+    ("phases", "options", "message"),
+    [
+        ([], {}, "a step without a phase"),
+        ([OBJECTIVE], {}, "a function is no Phase"),
+        ([Phase(OBJECTIVE, nnx.Optimizer(MODEL, SGD, wrt=nnx.Param))], {}, "give .* its tx"),
+        ([Phase(OBJECTIVE, SGD, "head")], {}, "no part 'head' .* has linear1, linear2"),
+        ([Phase(_objective(lambda x: x), SGD)], {}, "return loss, metrics"),
+        ([Phase(_objective(lambda x: (x, x, x)), SGD)], {}, "returned 3 values"),
+        ([Phase(_objective(lambda x: (x[None], {})), SGD)], {}, r"the loss .* shape \(1,\)"),
+        ([Phase(_objective(lambda x: (x, {"wide": x[None]})), SGD)], {}, "wide of an objective"),
+        ([Phase(OBJECTIVE, SGD)], {"accumulate": 3}, "a batch of 4 is not cut into 3 equal"),
+        ([Phase(OBJECTIVE, SGD)], {"mesh": jax.make_mesh((1,), ("x",))}, r"axes \('x',\); use"),
+    ],
+)
+def test_wrong_use(phases, options, message):
+    """One line says what is wrong and what would be right."""
+
+    def use():
+        step = TrainStep(MODEL, *phases, **options)
+        step(step.state, BATCH)
+
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
 def test_state_is_donated_and_the_model_is_not():
     """A used state is gone; the model that the step was made of is whole."""
     model, step = _step()
     before = bridge.state_dict(model)
     state, _ = step(step.state, BATCH)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(step.state))
-    with pytest.raises((RuntimeError, ValueError), match="deleted"):
+    with pytest.raises(ValueError, match="deleted: a step took it; go on with what"):
         step(step.state, BATCH)
     for name, value in bridge.state_dict(model).items():
         np.testing.assert_array_equal(value, before[name])
