@@ -101,7 +101,7 @@ def entries(model: nnx.Module) -> list[Entry]:
     return found
 
 
-def _torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
+def torch_only(model: nnx.Module) -> dict[str, np.ndarray]:
     """What torch holds of a model and Flax does not, as in a fresh torch model."""
     return {
         _join(prefix, entry.torch): entry.value
@@ -148,7 +148,7 @@ def state_dict(model: nnx.Module, values: Any = None) -> dict[str, np.ndarray]:
     (200, 100)
     """
     given = None if values is None else dict(nnx.to_flat_state(values))
-    state = {} if given is not None else _torch_only(model)
+    state = {} if given is not None else torch_only(model)
     for entry in entries(model):
         if given is None:
             value = entry.variable[...]
@@ -225,16 +225,16 @@ def _fitted(
         return wrong, wrong, []
     given = {name: value for name, value in state.items() if isinstance(name, str)}
     wanted = {entry.name: entry for entry in entries(model)}
-    torch_only = _torch_only(model)
-    known = wanted.keys() | torch_only.keys()
+    constants = torch_only(model)
+    known = wanted.keys() | constants.keys()
     findings = [
         f"a name of type {type(name).__name__}" for name in state if not isinstance(name, str)
     ]
     for copy, source in tied(model).items():
         if copy in given and source in given and not _same(given.pop(copy), given[source]):
             findings.append(f"{copy} differs from {source}, to which it is tied")
-    for name in torch_only.keys() & given.keys():
-        findings += _misfits(name, given[name], torch_only[name].shape, torch_only[name].dtype)
+    for name in constants.keys() & given.keys():
+        findings += _misfits(name, given[name], constants[name].shape, constants[name].dtype)
     pairs = [(entry, given[name]) for name, entry in wanted.items() if name in given]
     for entry, value in pairs:
         dtype = np.dtype(entry.leaf.torch_dtype or entry.variable.dtype)
@@ -331,7 +331,9 @@ def _arrange(array: np.ndarray, pattern: str | None) -> np.ndarray:
 
 
 def in_dtype(model: nnx.Module, dtype: str) -> nnx.Module:
-    """A copy of a model whose real weights have another dtype.
+    """A copy of a model whose real weights have another dtype, and whose layers compute in it.
+
+    A layer that fixes the dtype of its weights as its own (`nnx.Embed` does) goes along.
 
     >>> from flaxnets import create
     >>> str(in_dtype(create("linear_network"), "float64").W1.dtype)
@@ -340,10 +342,22 @@ def in_dtype(model: nnx.Module, dtype: str) -> nnx.Module:
     graph, state = nnx.split(model)
 
     def cast(x: Any) -> Any:
-        return jnp.array(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.copy(x)
+        real = jnp.issubdtype(x.dtype, jnp.floating)
+        if isinstance(x, jax.core.Tracer):
+            return x.astype(dtype) if real else x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.device_put(x, may_alias=False)
+        array = np.asarray(x)  # not by a program for every shape
+        return jax.device_put(array.astype(jnp.dtype(dtype)) if real else np.array(array))
 
     with jax.enable_x64(True):  # else float64 would become float32
-        return nnx.merge(graph, jax.tree.map(cast, state))
+        copy = nnx.merge(graph, jax.tree.map(cast, state))
+    found: Any = nnx.iter_modules(copy)
+    for _, module in found:
+        own = getattr(module, "dtype", None)
+        if own is not None and own == getattr(module, "param_dtype", None):
+            module.dtype = jnp.dtype(dtype)
+    return copy
 
 
 def _unlike(value: Any) -> str:

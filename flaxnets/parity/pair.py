@@ -16,7 +16,7 @@ from flax import nnx
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from flaxnets import bridge, compile_options
-from flaxnets.bridge.convert import as_numpy
+from flaxnets.bridge.convert import as_numpy, in_dtype, torch_only
 from flaxnets.bridge.recording import recorded
 from flaxnets.compile_options import (
     OF_BFLOAT16,
@@ -89,6 +89,7 @@ class Pair:
         self.create_torch = _factory(torch_model, torch.nn.Module)
         self._flax, self._torch = self.create_flax(0), self.create_torch(0)
         self._given = inputs
+        self.torch_only = frozenset(torch_only(self._flax))
         self._compiled: dict[str, Callable] = {}
         self._layouts: dict[str, dict[str, bool]] = {}
         self._draw(seed)
@@ -143,10 +144,7 @@ class Pair:
 
     def flax_model(self, dtype: str = "float64") -> nnx.Module:
         """The Flax model with the pair's weights in a dtype, in evaluation mode."""
-        graph, state = nnx.split(self._flax)
-        with jax.enable_x64(True):  # else float64 would become float32
-            state = jax.tree.map(lambda x: _placed(_cast(np.asarray(x), dtype)), state)
-        model = nnx.merge(graph, state)
+        model = in_dtype(self._flax, dtype)
         bridge.load_state_dict(model, self.state(dtype))
         return nnx.view(
             model, deterministic=True, use_running_average=True, raise_if_not_found=False
@@ -274,6 +272,7 @@ class Pair:
                 outputs = named(model(*self.redrawn(index).torch_inputs()))
         state = {name: value.numpy() for name, value in model.state_dict().items()}
         buffers = state.keys() - dict(model.named_parameters(remove_duplicate=False)).keys()
+        buffers -= self.torch_only
         return Trained(
             {name: output.detach().numpy() for name, output in outputs.items()},
             {name: state[name] for name in buffers},

@@ -187,24 +187,9 @@ class Step(NamedTuple):
 
 
 def compare_steps(truth: Step, other: Step) -> Difference:
-    """The worst of all that a step did; every slot of an optimizer has its own scale.
-
-    An optimizer that divides by the size of a gradient makes rounding noise as large as that
-    gradient is small: where it is below the share `SMALLEST` of the largest, the difference of
-    the updates counts in this proportion.
-    """
-    largest = max((np.max(np.abs(g), initial=0.0) for g in truth.gradients.values()), default=0.0)
-    certain = {
-        name.partition(" in phase ")[0]: np.abs(g) / (tolerances.SMALLEST * largest or 1.0)
-        for name, g in truth.gradients.items()
-    }
+    """The worst of all that a step did; every slot of an optimizer has its own scale."""
     found = []
-    for kind, left, right in zip(Step._fields, truth, other, strict=True):
-        if kind == "updates" and left.keys() == right.keys():
-            right = {
-                name: left[name] + (value - left[name]) * np.minimum(certain.get(name, 1.0), 1.0)
-                for name, value in right.items()
-            }
+    for kind, left, right in zip(Step._fields, truth, counting(truth, other), strict=True):
         slots = {name.partition(" of ")[0] for name in left.keys() | right.keys()}
         for slot in slots if kind == "moments" else {""}:
             mine, theirs = (
@@ -216,6 +201,27 @@ def compare_steps(truth: Step, other: Step) -> Difference:
                 error, worst = compare(mine, theirs, floor)
                 found.append(Difference(error, f"{FLOORED.get(kind, kind[:-1])} {worst}"))
     return max(found)
+
+
+def counting(truth: Step, other: Step) -> Step:
+    """The second step with the updates as they count.
+
+    An optimizer that divides by the size of a gradient makes rounding noise as large as that
+    gradient is small: where it is below the share `SMALLEST` of the largest, the difference of
+    the updates counts in this proportion.
+    """
+    if truth.updates.keys() != other.updates.keys():
+        return other
+    largest = max((np.max(np.abs(g), initial=0.0) for g in truth.gradients.values()), default=0.0)
+    certain = {
+        name.partition(" in phase ")[0]: np.abs(g) / (tolerances.SMALLEST * largest or 1.0)
+        for name, g in truth.gradients.items()
+    }
+    updates = {}
+    for name, value in other.updates.items():
+        own = truth.updates[name]
+        updates[name] = own + (value - own) * np.minimum(certain.get(name, 1.0), 1.0)
+    return other._replace(updates=updates)
 
 
 def any_task(pair: Pair) -> Task:
@@ -300,6 +306,7 @@ def torch_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
     parameters = dict(model.named_parameters())
     names = {parameter: name for name, parameter in parameters.items()}
     weights = dict(model.named_parameters(remove_duplicate=False))
+    unlike = weights.keys() | pair.torch_only  # than a statistic of both sides
     drawn = {
         part: draws(objective, pair.flax_model(), arrays(task.batches, 0))
         for part, objective in task.objectives.items()
@@ -348,7 +355,7 @@ def torch_steps(pair: Pair, task: Task, name: str) -> Iterator[Step]:
             {
                 name: value.numpy().copy()
                 for name, value in model.state_dict().items()
-                if name not in weights
+                if name not in unlike
             },
         )
 

@@ -28,7 +28,7 @@ from flaxnets.parity.diagnosis.trace import (
 )
 from flaxnets.parity.pair import Pair, named
 from flaxnets.parity.tolerances import FLOAT64, SMALLEST
-from flaxnets.parity.trajectory import FLOORED, Task, flax_steps, torch_steps
+from flaxnets.parity.trajectory import FLOORED, Task, counting, flax_steps, torch_steps
 
 
 def explain(check: str, pair: Pair, worst: str, task: Task | None = None) -> Fault:
@@ -358,12 +358,14 @@ def of_trajectory(pair: Pair, worst: str, task: Task) -> Fault:
     number, name = int(where[1]), where[2]
     steps = zip(torch_steps(pair, task, name), flax_steps(pair, task, name), strict=True)
     truth, other = next(itertools.islice(steps, number - 1, None))
-    for kind, left, right in zip(truth._fields, truth, other, strict=True):
+    for kind, left, right in zip(truth._fields, truth, counting(truth, other), strict=True):
         floor = SMALLEST if kind in FLOORED else 0.0
         if not (left or right) or compare(left, right, floor).error <= FLOAT64:
             continue
         name = _first(left, right, floor)
         if kind in ("metrics", "gradients") and (found := of_training(pair, worst)).place:
+            return found
+        if kind == "statistics" and (found := of_buffers(pair, worst)).place == name:
             return found
         if name in left and name in right:
             how = relation(left[name], right[name])
