@@ -247,7 +247,7 @@ def _rule_findings(
     except ValueError as error:
         return [str(error)]
     with jax.enable_x64(True):
-        state, held, params = map(_wide, (state, _held(named), params))
+        state, held, params = map(_sample, (state, _held(named), params))
         begun = jax.tree.map(
             lambda node: held if _is_held(node) else node, rule.init(params), is_leaf=_is_held
         )
@@ -277,13 +277,18 @@ def _is_like(value: Any, default: Any) -> bool:
     return number and abs(value) <= sys.float_info.max
 
 
-def _wide(tree: Any) -> Any:
-    """Arrays without their `nnx.Variable`s, real ones in float64."""
+def _sample(tree: Any) -> Any:
+    """The first two entries along each axis, in float64, without the `nnx.Variable`s.
 
-    def wide(x: Any) -> Any:
-        return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    A rule treats all entries alike, and few shapes are soon compiled.
+    """
 
-    return jax.tree.map(wide, nnx.as_pure(tree))
+    def cut(x: Any) -> Any:
+        array = np.asarray(x)[(slice(2),) * x.ndim]
+        real = jnp.issubdtype(x.dtype, jnp.floating)
+        return jax.device_put(array.astype(np.float64) if real else np.array(array))
+
+    return jax.tree.map(cut, nnx.as_pure(tree))
 
 
 def _flat(arrays: list[Any]) -> np.ndarray:
@@ -299,16 +304,11 @@ def _steps(tx: optax.GradientTransformation, state: Any, params: Any) -> list[li
         for _ in range(2)
     ]
 
-    def run(state: Any, params: Any, gradients: Any) -> list[list[Any]]:
-        found = []
-        for grads in gradients:
-            update, state = optax.with_extra_args_support(tx).update(
-                grads, state, params, value=1.0
-            )
-            found.append(jax.tree.leaves(update))
-        return found
-
-    return jax.jit(run)(state, params, gradients)
+    update, found = optax.with_extra_args_support(tx).update, []
+    for grads in gradients:
+        updates, state = update(grads, state, params, value=1.0)
+        found.append(jax.tree.leaves(updates))
+    return found
 
 
 def _plateau_findings(state: Any, told: OptimizerState) -> list[str]:
