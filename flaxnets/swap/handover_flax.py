@@ -243,7 +243,7 @@ def _rule_findings(
     if any(not _is_like(value, defaults[name]) for name, value in known.items()):
         return [f"{said} are no hyper-parameters of {told.name}"]
     try:
-        rule = make(**{n: tuple(x) if isinstance(x, list) else x for n, x in known.items()})
+        rule = make(**{name: _number_of(value) for name, value in known.items()})
     except ValueError as error:
         return [str(error)]
     with jax.enable_x64(True):
@@ -275,6 +275,13 @@ def _is_like(value: Any, default: Any) -> bool:
         )
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max
+
+
+def _number_of(value: Any) -> Any:
+    """A flag, a real number, or a tuple of them; JSON's integers may be larger than an int64."""
+    if isinstance(value, list):
+        return tuple(map(float, value))
+    return value if isinstance(value, bool) else float(value)
 
 
 def _sample(tree: Any) -> Any:
