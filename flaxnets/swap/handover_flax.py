@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -251,7 +252,15 @@ def _rule_findings(
         begun = jax.tree.map(
             lambda node: held if _is_held(node) else node, rule.init(params), is_leaf=_is_held
         )
-        wanted, taken = _steps(rule, begun, params), _steps(tx, state, params)
+        wanted = _steps(rule, begun, params)
+        try:
+            taken = [] if _accumulates(state) else _steps(tx, state, params)
+        except Exception:  # a transformation that asks for more than gradients and a loss
+            taken = []
+    if not taken:
+        line = "the optimizer's hyper-parameters cannot be tried out; they have to be"
+        warnings.warn(f"{line} {said}", stacklevel=4)
+        return []
     (one, then), (other, later) = map(_flat, wanted), map(_flat, taken)
     # A schedule changes the rate of the second step, which is a factor of all of it.
     with np.errstate(all="ignore"):
@@ -277,6 +286,15 @@ def _is_like(value: Any, default: Any) -> bool:
     return number and abs(value) <= sys.float_info.max
 
 
+def _accumulates(state: Any) -> bool:
+    """Whether not every call is a step."""
+
+    def is_one(node: Any) -> bool:
+        return isinstance(node, optax.MultiStepsState)
+
+    return any(map(is_one, jax.tree.leaves(state, is_leaf=is_one)))
+
+
 def _number_of(value: Any) -> Any:
     """A flag, a real number, or a tuple of them; JSON's integers may be larger than an int64."""
     if isinstance(value, list):
@@ -291,6 +309,8 @@ def _sample(tree: Any) -> Any:
     """
 
     def cut(x: Any) -> Any:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
         array = np.asarray(x)[(slice(2),) * x.ndim]
         real = jnp.issubdtype(x.dtype, jnp.floating)
         return jax.device_put(array.astype(np.float64) if real else np.array(array))

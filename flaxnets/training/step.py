@@ -5,7 +5,7 @@ however deep the model is, and Python never loops over parameters.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -317,20 +317,23 @@ class TrainStep:
 
     def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """One jitted step; `state` is donated and must not be used again."""
-        try:
-            return self._jitted(state, batch)
-        except (RuntimeError, ValueError) as error:
-            if "deleted" not in str(error):
-                raise
-        raise ValueError("the state is deleted: a step took it; go on with what that returned")
+        return self._run(self._jitted, state, batch)
 
     def many(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """As many steps in one dispatch as there are batches in a `stack`."""
-        return self._scanned(state, batches)
+        return self._run(self._scanned, state, batches)
 
     def unrolled(self, state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         """The same as a program without a loop, which takes longer to compile; see `dispatch`."""
-        return self._unrolled(state, batches)
+        return self._run(self._unrolled, state, batches)
+
+    def _run(self, program, state, given):
+        try:
+            return program(state, given)
+        except (RuntimeError, ValueError):
+            if not state.step.is_deleted():
+                raise
+        raise ValueError("the state is deleted: a step took it; go on with what that returned")
 
     def put(self, batch: Any, several: bool = False) -> Any:
         """A batch where the mesh wants it; each process gives its own part of it.
@@ -361,12 +364,17 @@ class TrainStep:
             state: of which shapes and dtypes count.
             batch: as the step takes it, on one process.
         """
+        if jax.process_count() > 1:
+            return None
         batch = gather(*batch) if isinstance(batch, Rows) else jax.device_put(batch)
-        for phase in self._phases if jax.process_count() == 1 else ():
+        model = self.model(state)  # on one device, as the batch is
+        for phase in self._phases:
             try:
-                phase.objective(self._merge(state.params, state.rest), batch, nnx.Rngs(0))
+                phase.objective(model, batch, nnx.Rngs(0))
             except ValueError as error:
-                return str(error)
+                return str(error).partition("\n")[0]
+            except Exception:  # an objective of the user's that runs in `jit` alone
+                return None
         return None
 
     def model(self, state: TrainState) -> nnx.Module:
@@ -475,15 +483,13 @@ def stack(batches: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
-def _checked(found: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _checked(found: Any) -> tuple[jax.Array, Mapping[str, jax.Array]]:
     """A scalar loss and scalar metrics by name, which is what an objective returns."""
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
-        got = (
-            f"a {type(found).__name__}" if not isinstance(found, tuple) else f"{len(found)} values"
-        )
-        raise ValueError(
-            f"an objective returned {got}; return loss, metrics (a dict, even if empty)"
-        )
+    if not isinstance(found, tuple):
+        raise ValueError(f"an objective returned a {type(found).__name__}; return loss, metrics")
+    if len(found) != 2 or not isinstance(found[1], Mapping):
+        kinds = ", ".join(type(one).__name__ for one in found)
+        raise ValueError(f"an objective returned ({kinds}); return loss, metrics, which is a dict")
     loss, metrics = found
     for name, value in {"the loss": loss, **metrics}.items():
         if jnp.shape(value) != ():

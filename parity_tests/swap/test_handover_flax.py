@@ -140,6 +140,8 @@ SCHEDULE = optax.piecewise_constant_schedule(0.1, {2: 0.1})  # 0.01 after three 
         (optimizers.adamw(SCHEDULE), True),
         (optax.chain(clipping.clip_grad_norm(1.0), optimizers.adamw(0.01)), True),
         (optax.adamw(0.01, weight_decay=0.01), True),
+        (optax.apply_if_finite(optax.adamw(0.01, weight_decay=0.01), 3), True),
+        (optax.inject_hyperparams(optax.adamw)(0.01, weight_decay=0.01), True),
         (optimizers.adamw(10.0), False),
         (optimizers.adamw(0.01, weight_decay=0.5), False),
         (optimizers.adamw(0.01, betas=(0.8, 0.999)), False),
@@ -165,6 +167,31 @@ def test_hyper_parameters(tmp_path, optimizer, same):
     after = nnx.state(model), nnx.state(ours)
     for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def _line_search():
+    """It asks for a function of the loss, which a handover has not."""
+
+    def update(updates, state, params=None, *, value_fn, **more):
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.MultiSteps(optimizers.adamw(0.01), 2).gradient_transformation(),
+        optax.chain(optimizers.adamw(0.01), _line_search()),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_tried(tmp_path, optimizer):
+    """Of an optimizer that takes no step by a gradient alone it is said what they have to be."""
+    swap.save_handover(tmp_path / "handover", *_adamw(), step=3)
+    model = _model()
+    ours = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+    with pytest.warns(UserWarning, match=r"cannot be tried out; they have to be .*lr 0\.01"):
+        assert swap.load_handover(tmp_path / "handover", model, ours).step == 3
 
 
 def test_hyper_parameters_of_a_state(tmp_path):

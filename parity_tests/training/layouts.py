@@ -13,8 +13,11 @@ import flaxnets
 from flaxnets import data
 from flaxnets.experiment import flax_engine
 from flaxnets.experiment.recipe import Recipe
+from flaxnets.tasks import classification
+from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training import mesh as meshes
 from flaxnets.training.checkpoints import Checkpoints
+from flaxnets.training.loop import Trainer, TrainingError
 
 NETWORKS = {
     "lenet": {"image_size": 16},
@@ -138,6 +141,18 @@ def outlives():
     return bool((before == after).all())
 
 
+def reason():
+    """What ends a run on several devices at a label out of range."""
+    model = flaxnets.create("feedforward", variant="logits")
+    phase = Phase(classification.objective(), optimizers.sgd(0.1))
+    step = TrainStep(model, phase, mesh=meshes.make("data=2,fsdp=2"))
+    batch = np.ones((4, 100), np.float32), np.array([0, 1, 12, 2], np.int32)
+    try:
+        Trainer(step, lambda number: batch).advance(1)
+    except TrainingError as error:
+        return str(error)
+
+
 def _training_part(chosen):
     return {name: getattr(chosen, name) for name in ("train_inputs", "train_targets")}
 
@@ -150,6 +165,6 @@ def _double(tree):
 
 
 if __name__ == "__main__":
-    jobs = (rounding, semantics, moved, held, outlives)
+    jobs = (rounding, semantics, moved, held, outlives, reason)
     asked = sys.argv[1:] or [job.__name__ for job in jobs]
     print(json.dumps({job.__name__: job() for job in jobs if job.__name__ in asked}))

@@ -15,7 +15,7 @@ from flaxnets.data import drawn
 from flaxnets.tasks import classification
 from flaxnets.training import Phase, TrainStep, optimizers
 from flaxnets.training.checkpoints import Checkpoints
-from flaxnets.training.step import STREAMS, _is_costly
+from flaxnets.training.step import STREAMS, _is_costly, stack
 
 BATCH = jnp.ones((4, 7)), jnp.arange(4) % 3
 
@@ -110,7 +110,11 @@ OBJECTIVE, SGD = classification.objective(), optax.sgd(0.1)
         ([Phase(OBJECTIVE, nnx.Optimizer(MODEL, SGD, wrt=nnx.Param))], {}, "give .* its tx"),
         ([Phase(OBJECTIVE, SGD, "head")], {}, "no part 'head' .* has linear1, linear2"),
         ([Phase(_objective(lambda x: x), SGD)], {}, "return loss, metrics"),
-        ([Phase(_objective(lambda x: (x, x, x)), SGD)], {}, "returned 3 values"),
+        (
+            [Phase(_objective(lambda x: (x, x, x)), SGD)],
+            {},
+            r"returned \(.*, .*, .*\); return loss, metrics",
+        ),
         ([Phase(_objective(lambda x: (x[None], {})), SGD)], {}, r"the loss .* shape \(1,\)"),
         ([Phase(_objective(lambda x: (x, {"wide": x[None]})), SGD)], {}, "wide of an objective"),
         ([Phase(OBJECTIVE, SGD)], {"accumulate": 3}, "a batch of 4 is not cut into 3 equal"),
@@ -135,8 +139,13 @@ def test_state_is_donated_and_the_model_is_not():
     before = bridge.state_dict(model)
     state, _ = step(step.state, BATCH)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(step.state))
-    with pytest.raises(ValueError, match="deleted: a step took it; go on with what"):
-        step(step.state, BATCH)
+    for call, given in (
+        (step, BATCH),
+        (step.many, stack([BATCH])),
+        (step.unrolled, stack([BATCH])),
+    ):
+        with pytest.raises(ValueError, match="deleted: a step took it; go on with what"):
+            call(step.state, given)
     for name, value in bridge.state_dict(model).items():
         np.testing.assert_array_equal(value, before[name])
     trained = step.model(state)
