@@ -113,6 +113,7 @@ def test_flax_layers(name):
     failed = {row.check: row.cause for row in report.rows if not row.passed}
     biased = "the biased variance, (n-1)/n, is stored"  # by Flax, the unbiased one by torch
     assert failed == ({"buffers": biased, "trajectory": biased} if "BatchNorm" in name else {})
+    assert all("running_var" in row.worst for row in report.rows if not row.passed)
 
 
 def test_flax_starts_otherwise():

@@ -10,6 +10,7 @@ from flax import nnx
 
 import flaxnets
 from flaxnets import bridge, swap
+from flaxnets.bridge.convert import in_dtype
 from flaxnets.swap import handover_flax
 from flaxnets.swap.handover import Handover, HandoverError, OptimizerState
 from flaxnets.training import clipping, optimizers, schedules
@@ -116,11 +117,10 @@ def test_options():
         handover_flax.restore(model, {"": state}, found, {"": {"eps": 1e-8}})
 
 
-def _adamw(**changed):
-    """A torch AdamW in the middle of its steps, and a handover of it with its model."""
-    theirs = flaxnets.create("feedforward", "torch", "tiny")
-    options = {"lr": 0.01, "weight_decay": 0.01, **changed}
-    optimizer = torch.optim.AdamW(theirs.parameters(), **options)
+def _adamw(dtype="float32"):
+    """A torch model and its AdamW in the middle of its steps."""
+    theirs = flaxnets.create("feedforward", "torch", "tiny", dtype=dtype)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.01)
     for seed in range(3):
         torch.manual_seed(seed)
         for parameter in theirs.parameters():
@@ -187,11 +187,12 @@ def _line_search():
 )
 def test_hyper_parameters_that_cannot_be_tried(tmp_path, optimizer):
     """Of an optimizer that takes no step by a gradient alone it is said what they have to be."""
-    swap.save_handover(tmp_path / "handover", *_adamw(), step=3)
-    model = _model()
-    ours = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
-    with pytest.warns(UserWarning, match=r"cannot be tried out; they have to be .*lr 0\.01"):
-        assert swap.load_handover(tmp_path / "handover", model, ours).step == 3
+    swap.save_handover(tmp_path / "handover", *_adamw("float64"), step=3)
+    with jax.enable_x64(True):
+        model = in_dtype(_model(), "float64")
+        ours = nnx.Optimizer(model, optimizer, wrt=nnx.Param)
+        with pytest.warns(UserWarning, match=r"cannot be tried out; they have to be .*lr 0\.01"):
+            assert swap.load_handover(tmp_path / "handover", model, ours).step == 3
 
 
 def test_hyper_parameters_of_a_state(tmp_path):

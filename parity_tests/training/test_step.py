@@ -259,7 +259,10 @@ def test_streams_are_saved(tmp_path):
     assert float(one["loss"]) == float(other["loss"])
     for left, right in zip(jax.tree.leaves(after), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(left, right)
-    assert step.model(after).dropout.rngs.key[...].dtype == jax.random.key(0).dtype
+    trained = step.model(after)
+    assert trained.dropout.rngs.key[...].dtype == jax.random.key(0).dtype
+    (_, one), (_, other) = step(step.with_model(after, trained, 2), BATCH), step(again, BATCH)
+    assert float(one["loss"]) == float(other["loss"])
 
 
 def test_accumulation():
