@@ -254,8 +254,8 @@ def _rule_findings(
         )
         wanted = _steps(rule, begun, params)
         try:
-            taken = [] if _accumulates(state) else _steps(tx, state, params)
-        except Exception:  # a transformation that asks for more than gradients and a loss
+            taken = _steps(tx, state, params)
+        except Exception:  # one that asks for more, or `optax.MultiSteps`, which fixes dtypes
             taken = []
     if not taken:
         line = "the optimizer's hyper-parameters cannot be tried out; they have to be"
@@ -284,15 +284,6 @@ def _is_like(value: Any, default: Any) -> bool:
         )
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max
-
-
-def _accumulates(state: Any) -> bool:
-    """Whether not every call is a step."""
-
-    def is_one(node: Any) -> bool:
-        return isinstance(node, optax.MultiStepsState)
-
-    return any(map(is_one, jax.tree.leaves(state, is_leaf=is_one)))
 
 
 def _number_of(value: Any) -> Any:

@@ -261,7 +261,9 @@ def test_streams_are_saved(tmp_path):
         np.testing.assert_array_equal(left, right)
     trained = step.model(after)
     assert trained.dropout.rngs.key[...].dtype == jax.random.key(0).dtype
-    (_, one), (_, other) = step(step.with_model(after, trained, 2), BATCH), step(again, BATCH)
+    put = step.with_model(after, trained, 2)
+    assert [x.dtype for x in put.rest] == [x.dtype for x in after.rest]
+    (_, one), (_, other) = step(put, BATCH), step(again, BATCH)
     assert float(one["loss"]) == float(other["loss"])
 
 
